@@ -1,0 +1,204 @@
+"""The only place that starts a process.
+
+A child gets an environment rebuilt from a list, no standard input unless some is given, and dies with the thread that
+started it (`setpriv --pdeathsig`), so that kill -9 of the factory leaves nothing running. A failure is printed as a
+command line that can be pasted. Secrets travel in `env` or files, never in `argv`.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from factory.errors import MissingToolError, ToolError
+
+_KEPT_VARIABLES = (
+    "HOME",
+    "LOGNAME",
+    "PATH",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "TERM",
+    "TMPDIR",
+    "USER",
+    "XDG_RUNTIME_DIR",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+)
+_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+PACKAGE_OF_TOOL = {
+    "debugfs": "e2fsprogs",
+    "mcopy": "mtools",
+    "mke2fs": "e2fsprogs",
+    "mkfs.fat": "dosfstools",
+    "mmd": "mtools",
+    "mmdebstrap": "mmdebstrap",
+    "newuidmap": "uidmap",
+    "objcopy": "binutils",
+    "packer": "packer",
+    "qemu-img": "qemu-utils",
+    "qemu-system-x86_64": "qemu-system-x86",
+    "setpriv": "util-linux",
+    "sfdisk": "fdisk",
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
+    "tar": "tar",
+    "unshare": "util-linux",
+    "xorriso": "xorriso",
+}
+"""The Debian package that brings each program we call."""
+
+
+@dataclass(frozen=True)
+class Completed:
+    """How a process ended: its exit code (negative: the signal) and what it printed."""
+
+    code: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def text(self) -> str:
+        """Standard output as text."""
+        return self.stdout.decode("utf-8", "replace")
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment a child gets: the kept variables, a fixed locale, `extra` on top."""
+    kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+    path = kept.get("PATH", "")
+    kept["PATH"] = f"{path}:{_SYSTEM_PATH}" if path else _SYSTEM_PATH
+    return {**kept, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", **(extra or {})}
+
+
+def find(tool: str) -> str:
+    """The path of an installed program; MissingToolError names the package that brings it."""
+    found = shutil.which(tool, path=environment()["PATH"])
+    if found is None:
+        package = PACKAGE_OF_TOOL.get(tool, tool)
+        raise MissingToolError(
+            f"the program {tool} is not installed",
+            hint=f"install it: apt-get install {package} (factory doctor lists all that is missing)",
+            where=tool,
+        )
+    return found
+
+
+def paste(argv: Sequence[str]) -> str:
+    """`argv` as a command line for a shell."""
+    return shlex.join(argv)
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: bytes | None = None,
+    stdout: IO[bytes] | None = None,
+    timeout_s: float | None = None,
+    check: bool = True,
+) -> Completed:
+    """Run a program to its end.
+
+    `stdout`: an open file that takes standard output; None captures it. Raises MissingToolError, and ToolError when
+    `check` is set and the program fails, or when it takes longer than `timeout_s` (it is killed then).
+    """
+    try:
+        done = subprocess.run(
+            _leashed(argv),
+            env=environment(env),
+            cwd=cwd,
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            stdout=subprocess.PIPE if stdout is None else stdout,
+            stderr=subprocess.PIPE,
+            timeout=timeout_s,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ToolError(
+            f"{argv[0]} did not end within {timeout_s:g} s",
+            where=paste(argv),
+            hint="run it by hand to see why",
+        ) from error
+    completed = Completed(done.returncode, done.stdout or b"", done.stderr)
+    if check and completed.code != 0:
+        raise failure(argv, completed)
+    return completed
+
+
+def stream(
+    argv: Sequence[str],
+    on_line: Callable[[str], None],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    on_start: Callable[[int], None] | None = None,
+) -> int:
+    """Run a program and give each line of its output (both streams, no newline) to `on_line`; its exit code.
+
+    `on_start` gets the process id. If `on_line` raises (or the user interrupts), the process is ended first.
+    """
+    process = spawn(argv, env=env, cwd=cwd, stdout=subprocess.PIPE)
+    try:
+        if on_start is not None:
+            on_start(process.pid)
+        assert process.stdout is not None
+        for raw in process.stdout:
+            on_line(raw.decode("utf-8", "replace").rstrip("\r\n"))
+        return process.wait()
+    finally:
+        end(process)
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdout: IO[bytes] | int = subprocess.DEVNULL,
+    stdin: IO[bytes] | int = subprocess.DEVNULL,
+) -> subprocess.Popen[bytes]:
+    """Start a program and come back at once; standard error goes where `stdout` goes. End it with `end`.
+
+    It dies with the *thread* that called this, so that thread must outlive it.
+    """
+    return subprocess.Popen(
+        _leashed(argv), env=environment(env), cwd=cwd, stdin=stdin, stdout=stdout, stderr=subprocess.STDOUT
+    )
+
+
+def end(process: subprocess.Popen[bytes], grace_s: float = 5) -> None:
+    """End a process started by `spawn`: SIGTERM, then SIGKILL after `grace_s`; nothing if it has ended."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+def failure(argv: Sequence[str], completed: Completed, *, lines: int = 12) -> ToolError:
+    """The error for a program that failed: its last lines, and the command to paste."""
+    said = (completed.stderr + b"\n" + completed.stdout).decode("utf-8", "replace").strip().splitlines()
+    tail = "\n".join(said[-lines:])
+    return ToolError(
+        f"{argv[0]} failed with exit code {completed.code}" + (f":\n{tail}" if tail else ""),
+        where=paste(argv),
+    )
+
+
+def _leashed(argv: Sequence[str]) -> list[str]:
+    return [find("setpriv"), "--pdeathsig", "KILL", "--", find(argv[0]), *argv[1:]]
