@@ -103,23 +103,24 @@ def run(
     *,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
-    stdin: bytes | None = None,
+    stdin: bytes | IO[bytes] | None = None,
     stdout: IO[bytes] | None = None,
     timeout_s: float | None = None,
     check: bool = True,
 ) -> Completed:
     """Run a program to its end.
 
-    `stdout`: an open file that takes standard output; None captures it. Raises MissingToolError, and ToolError when
-    `check` is set and the program fails, or when it takes longer than `timeout_s` (it is killed then).
+    `stdin`: bytes or an open file to read; `stdout`: an open file to write, None captures it. Raises
+    MissingToolError, and ToolError when `check` is set and the program fails, or when it takes longer than
+    `timeout_s` (it is killed then).
     """
     try:
         done = subprocess.run(
             _leashed(argv),
             env=environment(env),
             cwd=cwd,
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
+            input=stdin if isinstance(stdin, bytes) else None,
+            stdin=None if isinstance(stdin, bytes) else (stdin or subprocess.DEVNULL),
             stdout=subprocess.PIPE if stdout is None else stdout,
             stderr=subprocess.PIPE,
             timeout=timeout_s,

@@ -1,0 +1,43 @@
+"""The default builder: provisions a tree at native speed, without KVM and without a machine.
+
+One process tree: namespaces > tree_env (mounts) > Packer (null source) > the provisioner > Ansible, by chroot. It all
+vanishes with its first process.
+"""
+
+from __future__ import annotations
+
+from factory import namespace, packer
+from factory.builders import BuildJob, Provisioned, packer_build, tree_env
+from factory.disk import work
+from factory.provision import Connection, read_tasks
+
+
+class RootfsBuilder:
+    """Provisions the unpacked tree of the parent."""
+
+    name = "rootfs"
+    version = 1
+
+    def provision(self, job: BuildJob) -> Provisioned:
+        """Unpack the parent's tree, provision it, leave it unsealed in the work folder."""
+        version = packer.installed_version()
+        tree = job.work / "tree"
+        request_path, request = packer_build.write_provision_request(job, Connection("tree", path=str(tree)))
+        template = packer_build.render_template(job, request_path, version)
+        namespace.remove(tree)
+        work.unpack(job.parent.tree, tree)
+        enter = job.work / "tree-env.json"
+        tree_env.write_request(
+            enter,
+            tree_env.TreeRequest(
+                tree=str(tree),
+                hostname=job.image.name,
+                command=packer.build_command(template),
+                files=job.lent_files("127.0.0.1"),
+            ),
+        )
+        result = packer_build.run_packer(job, tree_env.command(enter), request)
+        return Provisioned(tree, tuple(read_tasks(job.work)), result.via)
+
+
+BUILDER = RootfsBuilder()
