@@ -134,6 +134,13 @@ class ConflictError(FactoryError):
     kind = "conflict"
 
 
+class InterruptedRunError(FactoryError):
+    """The user pressed Ctrl-C, or the process was asked to end."""
+
+    exit_code = 130
+    kind = "interrupted"
+
+
 PRECEDENCE = (1, 6, 4, 3, 7)
 """Several failures in one run: the exit code is the first of these that occurred, else the smallest other one."""
 

@@ -11,12 +11,17 @@ import os
 import shlex
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from factory.errors import MissingToolError, ToolError
+from factory.errors import InterruptedRunError, MissingToolError, ToolError
+
+_guard = threading.Lock()
+_live: set[subprocess.Popen[bytes]] = set()
+_stopping = False
 
 _KEPT_VARIABLES = (
     "HOME",
@@ -114,24 +119,23 @@ def run(
     MissingToolError, and ToolError when `check` is set and the program fails, or when it takes longer than
     `timeout_s` (it is killed then).
     """
+    process = _start(
+        argv,
+        env=environment(env),
+        cwd=cwd,
+        stdin=subprocess.PIPE if isinstance(stdin, bytes) else (stdin or subprocess.DEVNULL),
+        stdout=subprocess.PIPE if stdout is None else stdout,
+        stderr=subprocess.PIPE,
+    )
     try:
-        done = subprocess.run(
-            _leashed(argv),
-            env=environment(env),
-            cwd=cwd,
-            input=stdin if isinstance(stdin, bytes) else None,
-            stdin=None if isinstance(stdin, bytes) else (stdin or subprocess.DEVNULL),
-            stdout=subprocess.PIPE if stdout is None else stdout,
-            stderr=subprocess.PIPE,
-            timeout=timeout_s,
-        )
+        out, err = process.communicate(stdin if isinstance(stdin, bytes) else None, timeout_s)
     except subprocess.TimeoutExpired as error:
         raise ToolError(
-            f"{argv[0]} did not end within {timeout_s:g} s",
-            where=paste(argv),
-            hint="run it by hand to see why",
+            f"{argv[0]} did not end within {timeout_s:g} s", where=paste(argv), hint="run it by hand to see why"
         ) from error
-    completed = Completed(done.returncode, done.stdout or b"", done.stderr)
+    finally:
+        end(process)
+    completed = Completed(process.returncode, out or b"", err)
     if check and completed.code != 0:
         raise failure(argv, completed)
     return completed
@@ -173,9 +177,7 @@ def spawn(
 
     It dies with the *thread* that called this, so that thread must outlive it.
     """
-    return subprocess.Popen(
-        _leashed(argv), env=environment(env), cwd=cwd, stdin=stdin, stdout=stdout, stderr=subprocess.STDOUT
-    )
+    return _start(argv, env=environment(env), cwd=cwd, stdin=stdin, stdout=stdout, stderr=subprocess.STDOUT)
 
 
 def end(process: subprocess.Popen[bytes], grace_s: float = 5) -> None:
@@ -187,8 +189,32 @@ def end(process: subprocess.Popen[bytes], grace_s: float = 5) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
+    with _guard:
+        _live.discard(process)
+
+
+def stop_all() -> None:
+    """End every process of this program and let none start any more: the user has interrupted. Any thread may call."""
+    global _stopping
+    with _guard:
+        _stopping = True
+        running = list(_live)
+    for process in running:
+        if process.poll() is None:
+            process.terminate()
+
+
+def identity(pid: int) -> str | None:
+    """What tells a process from a later one with the same number: its start time since boot. None: it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else fields[19]
 
 
 def failure(argv: Sequence[str], completed: Completed, *, lines: int = 12) -> ToolError:
@@ -199,6 +225,16 @@ def failure(argv: Sequence[str], completed: Completed, *, lines: int = 12) -> To
         f"{argv[0]} failed with exit code {completed.code}" + (f":\n{tail}" if tail else ""),
         where=paste(argv),
     )
+
+
+def _start(argv: Sequence[str], **how: Any) -> subprocess.Popen[bytes]:
+    leashed = _leashed(argv)
+    with _guard:
+        if _stopping:
+            raise InterruptedRunError("interrupted")
+        process = subprocess.Popen(leashed, **how)
+        _live.add(process)
+    return process
 
 
 def _leashed(argv: Sequence[str]) -> list[str]:

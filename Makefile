@@ -1,0 +1,58 @@
+# The conveniences of this repository. Everything they need they install: system packages by apt (with sudo where you
+# are not root), Python packages into .venv at the versions of constraints.txt. A second run installs nothing.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+SYSTEM_PACKAGES := binutils dosfstools e2fsprogs fdisk git mmdebstrap mtools openssh-client ovmf packer python3-venv \
+  qemu-system-x86 qemu-utils systemd-boot-efi uidmap util-linux xorriso zstd
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+
+.PHONY: help setup demo test quick lint bench soak clean
+
+help: ## Show these lines
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+
+setup: $(STAMPS)/system $(STAMPS)/python
+
+demo: setup ## Bake, boot and verify the three example images
+	@$(BIN)/python benchmarks/demo.py
+
+test: setup quick ## Run the whole test suite, end-to-end bakes included
+	$(BIN)/pytest -q -n 2 --dist loadgroup tests/integration tests/e2e
+
+quick: setup lint ## The part of the tests that boots nothing
+	$(BIN)/pytest -q -n 2 tests/unit tests/contract tests/golden
+
+lint: setup ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup ## Measure against a hand-written Packer build (takes a quarter of an hour without KVM)
+	$(BIN)/python -m benchmarks.run
+
+MINUTES ?= 30
+soak: setup ## kill -9 a bake at random moments for MINUTES, and count what leaks
+	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)
+
+clean: ## Remove what a factory keeps here: store, caches, logs
+	$(BIN)/python -m benchmarks.clean
+
+$(STAMPS)/system: Makefile
+	@missing=$$(dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(SYSTEM_PACKAGES) 2>/dev/null \
+	  | awk '$$2 == "installed" {print $$1}' | sort > /tmp/factory-have.$$$$; \
+	  printf '%s\n' $(SYSTEM_PACKAGES) | sort | comm -23 - /tmp/factory-have.$$$$; rm -f /tmp/factory-have.$$$$); \
+	if [ -n "$$missing" ]; then \
+	  echo "installing system packages:" $$missing; \
+	  $(SUDO) apt-get update -qq && \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/python: pyproject.toml constraints.txt $(STAMPS)/system
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@echo "installing Python packages into $(VENV)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@mkdir -p $(STAMPS) && touch $@

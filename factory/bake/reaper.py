@@ -1,0 +1,74 @@
+"""Finds and removes what a killed run left behind: its processes, trees, keys, overlays. Never touches fleets.
+
+A process is ended only where it is provably the one a dead run recorded: same boot, same number, same start time. A
+work folder is swept only under its image's lock, so never while another run is at work in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+from pathlib import Path
+
+from factory import namespace, proc
+from factory.bake import journal
+from factory.errors import ConflictError
+from factory.model import Layout
+
+DURABLE = ("stages.json", "sealed", "kept")
+"""What stays in a work folder between runs: finished stages, and what --keep-failed was asked to keep."""
+
+
+def reap(layout: Layout) -> list[str]:
+    """Clean up after every dead run; a line for each thing that was removed or ended."""
+    said: list[str] = []
+    for folder in sorted(layout.runs.glob("*/")):
+        events = journal.read_events(folder)
+        if (folder / "reaped").exists() or journal.is_alive(folder):
+            continue
+        if not any(event["event"] == "finished" for event in events):
+            said += [f"ended process {pid} of run {folder.name}" for pid in _end_processes(events)]
+        (folder / "reaped").touch()
+    said += sweep_all(layout)
+    _forget_old_runs(layout)
+    return said
+
+
+def sweep_all(layout: Layout) -> list[str]:
+    """Sweep every work folder that no run holds."""
+    said: list[str] = []
+    for work in sorted(layout.work.glob("*/")):
+        with contextlib.suppress(ConflictError), journal.image_lock(layout, work.name, wait=False):
+            said += [f"removed {name} of {work.name}" for name in sweep(work)]
+    return said
+
+
+def sweep(work: Path) -> list[str]:
+    """Remove all but the durable files of a work folder; their names. The image's lock must be held."""
+    removed = []
+    for path in sorted(work.iterdir()):
+        if path.name not in DURABLE:
+            namespace.remove(path)
+            removed.append(path.name)
+    return removed
+
+
+def _end_processes(events: list[dict[str, object]]) -> list[int]:
+    ended = []
+    for event in events:
+        pid = event.get("pid")
+        if event["event"] != "process" or not isinstance(pid, int) or event.get("boot") != journal.boot_id():
+            continue
+        if event.get("identity") is not None and proc.identity(pid) == event["identity"]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                ended.append(pid)
+    return ended
+
+
+def _forget_old_runs(layout: Layout) -> None:
+    for folder in sorted(layout.runs.glob("*/"))[: -journal.KEPT_RUNS]:
+        if not journal.is_alive(folder):
+            shutil.rmtree(folder, ignore_errors=True)

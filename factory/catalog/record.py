@@ -1,0 +1,257 @@
+"""Keeps images.lock and the catalog in step, through kill -9 and with several processes at once.
+
+The order is: intent (the old entries, and the whole record) -> images.lock -> catalog, all of it while holding one lock
+file, so that an intent seen open by whoever holds that file is a dead process's. The artifacts are in the store before:
+they were booted from there. `recover` rolls forward where the lock still holds the old entries, completes the catalog
+where it holds the new ones, and only reports, once, where it holds something else, such as after a `git checkout`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from sqlite_utils import Database
+from sqlite_utils.db import Table
+
+from factory import files, lockfile
+from factory.catalog.database import Catalog, now
+from factory.digest import is_digest
+from factory.errors import StoreError
+from factory.model import Layout, Lock, LockedBase, LockedImage
+from factory.store import Store
+
+
+@dataclass(frozen=True)
+class InstalledPackage:
+    """A package of an image. `sha256` is of its file, None where that is not known (a disk made elsewhere)."""
+
+    name: str
+    version: str
+    arch: str
+    source: str
+    source_version: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One file (or other part) of a named input of a bake, and the digest it had."""
+
+    input: str
+    path: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class BakeRecord:
+    """All that is kept of one bake that passed its checks (or, `verified_only`, of a stored image verified again).
+
+    `image` is the new entry of images.lock; `base` that of the base below it, where this bake locks it too. `facts` is
+    what images.toml said, JSON-able. `base_kind` is `image` for a layered one. `baked_at` is UTC, ISO 8601.
+    """
+
+    image: LockedImage
+    base_kind: str
+    builder: str
+    run: str
+    baked_at: str
+    base: LockedBase | None = None
+    verified_only: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    packages: tuple[InstalledPackage, ...] = ()
+    inputs: tuple[InputFile, ...] = ()
+
+    @property
+    def entries(self) -> list[LockedBase | LockedImage]:
+        """The entries of images.lock it makes."""
+        return [self.image] if self.base is None else [self.base, self.image]
+
+
+def record_bake(catalog: Catalog, layout: Layout, record: BakeRecord) -> Lock:
+    """Record a bake in images.lock and the catalog; the lock as it then is.
+
+    StoreError where an artifact is not in the store; LockError, CatalogError. Nothing is recorded then.
+    """
+    _require_artifacts(layout, record)
+    with files.exclusive(_guard(layout)):
+        lock = lockfile.read(layout.lock)
+        new = lockfile.with_entries(lock, record.entries)
+        lockfile.dumps(new)
+        intent = _begin(catalog, record, lock)
+        lockfile.write(layout.lock, new)
+        _finish(catalog, layout, record, intent, "done")
+        return new
+
+
+def recover(catalog: Catalog, layout: Layout) -> list[str]:
+    """Bring what killed processes left half recorded to its end; what was done, or is for people to look at."""
+    with files.exclusive(_guard(layout)):
+        files.temporary_of(layout.lock).unlink(missing_ok=True)
+        rows = catalog.query("SELECT id, old, record FROM open_intents ORDER BY id")
+        return [
+            _recover(catalog, layout, row["id"], lockfile.loads(row["old"]), _from_json(row["record"])) for row in rows
+        ]
+
+
+def _recover(catalog: Catalog, layout: Layout, intent: int, old: Lock, record: BakeRecord) -> str:
+    who = f"{record.image.name}/{record.image.arch}"
+    lock = lockfile.read(layout.lock)
+    new = lockfile.with_entries(lock, record.entries)
+    if not _holds(lock, record.image):
+        if not all(_holds(lock, entry) or _same(lock, old, entry) for entry in record.entries):
+            changed = "but images.lock has been changed since; left as it is (factory bake makes it true)"
+            return _abandon(catalog, intent, f"{who}: a killed run had baked {record.image.digest}, {changed}")
+        try:
+            _require_artifacts(layout, record)
+        except StoreError as error:
+            return _abandon(catalog, intent, f"{who}: a killed run had baked it, but {error.message}; not recorded")
+        lockfile.write(layout.lock, new)
+    message = f"{who}: completed the record of {record.image.digest}, which a killed run had begun"
+    _finish(catalog, layout, record, intent, "recovered", message)
+    return message
+
+
+def _holds(lock: Lock, entry: LockedBase | LockedImage) -> bool:
+    return _entry(lock, entry) == entry
+
+
+def _same(lock: Lock, old: Lock, entry: LockedBase | LockedImage) -> bool:
+    return _entry(lock, entry) == _entry(old, entry)
+
+
+def _entry(lock: Lock, like: LockedBase | LockedImage) -> LockedBase | LockedImage | None:
+    """The entry with the kind, name and architecture of `like`."""
+    entries: Mapping[tuple[str, str], LockedBase | LockedImage]
+    entries = lock.bases if isinstance(like, LockedBase) else lock.images
+    return entries.get((like.name, like.arch))
+
+
+def _guard(layout: Layout) -> Path:
+    return layout.locks / "images.lock"
+
+
+def _require_artifacts(layout: Layout, record: BakeRecord) -> None:
+    store = Store(layout.store)
+    for place, native in sorted(record.image.artifacts.items()):
+        if is_digest(native) and not store.has(native):
+            raise StoreError(f"its {place} artifact {native} is not in the store", where=str(store.path(native)))
+
+
+def _begin(catalog: Catalog, record: BakeRecord, lock: Lock) -> int:
+    old = lockfile.with_entries(Lock(), [found for entry in record.entries if (found := _entry(lock, entry))])
+    with catalog.writing() as database:
+        return _id(
+            database.table("intents").insert(
+                {
+                    "run": record.run,
+                    "name": record.image.name,
+                    "arch": record.image.arch,
+                    "began_at": now(),
+                    "old": lockfile.dumps(old),
+                    "record": _to_json(record),
+                }
+            )
+        )
+
+
+def _id(inserted: Table) -> int:
+    """The row id that an insert gave."""
+    assert isinstance(inserted.last_pk, int)
+    return inserted.last_pk
+
+
+def _abandon(catalog: Catalog, intent: int, message: str) -> str:
+    with catalog.writing() as database:
+        _end(database, intent, "abandoned", message)
+    return message
+
+
+def _end(database: Database, intent: int, outcome: str, message: str = "") -> None:
+    database.table("intent_ends").insert({"intent": intent, "ended_at": now(), "outcome": outcome, "message": message})
+
+
+def _finish(catalog: Catalog, layout: Layout, record: BakeRecord, intent: int, outcome: str, message: str = "") -> None:
+    """Write the record into its tables, and that the intent has come to its end."""
+    image, store = record.image, Store(layout.store)
+    with catalog.writing() as database:
+        if record.base is not None:
+            _insert_base(database, record, record.base)
+        database.table("images").insert(
+            {
+                "digest": image.digest,
+                "name": image.name,
+                "arch": image.arch,
+                "base": image.base,
+                "base_kind": record.base_kind,
+                "tree": image.tree,
+                "builder": record.builder,
+                "facts": json.dumps(record.facts, sort_keys=True),
+            },
+            ignore=True,
+        )
+        bake = (
+            database.table("bakes")
+            .insert(
+                {
+                    "digest": image.digest,
+                    "name": image.name,
+                    "arch": image.arch,
+                    "bake_key": image.bake_key,
+                    "run": record.run,
+                    "kind": "verified" if record.verified_only else "baked",
+                    "baked_at": record.baked_at,
+                    "entry": _alone(image),
+                }
+            )
+            .last_pk
+        )
+        database.table("artifacts").insert_all(
+            [
+                {"image": image.digest, "place": place, "native": native,
+                 "size_bytes": store.size_bytes(native) if is_digest(native) and store.has(native) else None}
+                for place, native in image.artifacts.items()
+            ],
+            ignore=True,
+        )  # fmt: skip
+        database.table("image_packages").insert_all(
+            [{"image": image.digest, **asdict(package)} for package in record.packages], ignore=True
+        )
+        database.table("inputs").insert_all([{"bake": bake, **asdict(file)} for file in record.inputs])
+        _end(database, intent, outcome, message)
+
+
+def _insert_base(database: Database, record: BakeRecord, base: LockedBase) -> None:
+    database.table("bases").insert(
+        {
+            "name": base.name,
+            "arch": base.arch,
+            "digest": base.digest,
+            "run": record.run,
+            "recorded_at": now(),
+            "entry": _alone(base),
+        }
+    )
+
+
+def _alone(entry: LockedBase | LockedImage) -> str:
+    """An entry as the text of a lock that holds nothing else."""
+    return lockfile.dumps(lockfile.with_entries(Lock(), [entry]))
+
+
+def _to_json(record: BakeRecord) -> str:
+    plain = {**asdict(replace(record, base=None)), "image": _alone(record.image)}
+    return json.dumps({**plain, "base": None if record.base is None else _alone(record.base)}, sort_keys=True)
+
+
+def _from_json(text: str) -> BakeRecord:
+    plain = json.loads(text)
+    image = next(iter(lockfile.loads(plain.pop("image")).images.values()))
+    written = plain.pop("base")
+    base = None if written is None else next(iter(lockfile.loads(written).bases.values()))
+    packages = tuple(InstalledPackage(**package) for package in plain.pop("packages"))
+    inputs = tuple(InputFile(**file) for file in plain.pop("inputs"))
+    return BakeRecord(image=image, base=base, packages=packages, inputs=inputs, **plain)

@@ -1,0 +1,106 @@
+"""The command line: one file per group of commands, loaded when used, and one place that turns an error into an exit.
+
+Data goes to standard output, progress and logs to standard error. With `--json` a command prints one JSON document,
+also when it fails. A failure is one line with its cause, then where and a hint; `-v` adds the traceback.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import click
+
+from factory import __version__
+from factory.cli import output
+from factory.errors import FactoryError, InterruptedRunError
+
+COMMANDS = {
+    "bake": ("factory.cli.bake", "Bake what changed, parents first."),
+    "boot": ("factory.cli.images", "Start a disposable guest to look around in."),
+    "doctor": ("factory.cli.host", "What this host can do, and what to install."),
+    "fetch": ("factory.cli.images", "Get an image's bytes from the shared store."),
+    "init": ("factory.cli.host", "Lay out a new factory."),
+    "lock": ("factory.cli.lock", "Check, refresh, repair or prune images.lock."),
+    "logs": ("factory.cli.logs", "What a run did: tasks, console, checks."),
+    "verify": ("factory.cli.images", "Boot a stored image and run its checks again."),
+    "why": ("factory.cli.bake", "Which inputs differ from the locked bake."),
+}
+"""Command name -> the module that holds it, and its line in --help."""
+
+
+class _Commands(click.Group):
+    """Loads a command's module only when that command runs, so that start-up stays quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in sorted(COMMANDS.items())])
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("-C", "folder", metavar="DIR", default=".", help="The factory's folder.  [default: here]")
+@click.option("-v", "--verbose", is_flag=True, help="Add the traceback to an error.")
+@click.version_option(__version__, prog_name="factory")
+@click.pass_context
+def cli(ctx: click.Context, folder: str, verbose: bool) -> None:
+    """Bake golden machine images once, prove what they are, and record them."""
+    ctx.obj = {"folder": Path(folder), "verbose": verbose}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The console script: runs a command and exits with the code of the contract."""
+    arguments = sys.argv[1:] if argv is None else argv
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command; its exit code. The only place where an error becomes an exit."""
+    as_json, verbose = "--json" in arguments, _is_verbose(arguments)
+    try:
+        result: Any = cli.main(arguments, prog_name="factory", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.UsageError as error:
+        hint = f"{error.ctx.command_path} --help" if error.ctx else "factory --help"
+        return output.fail(_usage(error.format_message(), hint), as_json=as_json)
+    except (KeyboardInterrupt, click.Abort):
+        return output.fail(InterruptedRunError("interrupted"), as_json=as_json)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except FactoryError as error:
+        if verbose:
+            traceback.print_exc()
+        return output.fail(error, as_json=as_json)
+    except Exception as error:
+        traceback.print_exc()
+        return output.bug(error, as_json=as_json)
+
+
+def _usage(message: str, hint: str) -> FactoryError:
+    from factory.errors import UsageError
+
+    return UsageError(message, hint=hint)
+
+
+def _is_verbose(arguments: list[str]) -> bool:
+    """Whether -v stands before the command's name."""
+    for argument in arguments:
+        if argument in COMMANDS:
+            return False
+        if argument in ("-v", "--verbose"):
+            return True
+    return False
