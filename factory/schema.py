@@ -29,7 +29,7 @@ _ASSIGNMENT = re.compile(rf"\s*({_DOTTED})\s*=")
 
 @dataclass(frozen=True)
 class Limits:
-    """What a text may be: one of `choices`, or wholly matched by `pattern` (told to people as `described`)."""
+    """What a text may be: never empty; one of `choices`, or wholly matched by `pattern` (`described` to people)."""
 
     choices: tuple[str, ...] = ()
     pattern: re.Pattern[str] | None = None
@@ -284,6 +284,9 @@ class Table:
                 self.faults.add(self.at(key), f'unknown key "{_shown(key)}"; {suggestion(key, valid)}')
 
     def _within(self, key: str, value: str, limits: Limits) -> bool:
+        if not value:
+            self.fault(key, "must not be empty")
+            return False
         if limits.choices and value not in limits.choices:
             self.fault(key, f"{quoted(value)} is not one of them; {suggestion(value, limits.choices)}")
             return False

@@ -17,7 +17,7 @@ from factory import digest
 from factory.bake import closure
 from factory.digest import Digest
 from factory.errors import SpecError
-from factory.model import BaseSpec, ImageSpec, Layout, Package
+from factory.model import ImageSpec, Layout, Package
 
 BESIDE_THE_KEY = ("checks",)
 """Inputs that are recorded, but do not change what is baked."""
@@ -38,6 +38,10 @@ class Inputs:
     def bake_key(self) -> Digest:
         """The digest over all inputs that decide what is baked."""
         return digest.of_json({name: value for name, value in self.digests.items() if name not in BESIDE_THE_KEY})
+
+    def with_base(self, parts: Mapping[str, str]) -> Inputs:
+        """The same inputs on another base (`base_parts`)."""
+        return Inputs({**self.parts, "base": dict(parts)})
 
     def with_packages(self, packages: Iterable[Package]) -> Inputs:
         """The same inputs with other packages: those the playbook turned out to install."""
@@ -68,13 +72,12 @@ def collect(
     )
 
 
-def base_parts(spec: BaseSpec | None, base: Digest | None) -> dict[str, str]:
-    """What of a base goes into the key: its digest ("" where it is not known yet), and how images.toml describes it.
+def base_parts(recipe: Digest | None, base: Digest | None) -> dict[str, str]:
+    """What of a base goes into the key: its digest ("" where it is not known yet), and how it is made.
 
-    `spec` is None where the base is another image: its digest says it all.
+    `recipe` is None where the base is another image: its digest says it all.
     """
-    described = {} if spec is None else {"suite": spec.suite, "include": sorted(spec.include), "sha256": spec.sha256}
-    return {"digest": base or "", **_setting_parts({name: value for name, value in described.items() if value})}
+    return {"digest": base or "", **({"recipe": recipe} if recipe else {})}
 
 
 def check_folders(root: Path, image: ImageSpec) -> tuple[Path, ...]:

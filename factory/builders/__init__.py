@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from factory.digest import Digest
 from factory.errors import SpecError
 from factory.model import ImageSpec, Layout
 from factory.provision import TaskRecord
@@ -20,9 +21,10 @@ from factory.provision import TaskRecord
 
 @dataclass(frozen=True)
 class Parent:
-    """What a bake starts from: its tree as a tar, and its bootable disk where the builder asks for one."""
+    """What a bake starts from: its tree as a tar and that tree's digest; its disk where the builder asks for one."""
 
     tree: Path
+    tree_digest: Digest | None
     disk: Callable[[], tuple[Path, str]]  # made or fetched when called: the file and its format
 
 
@@ -54,10 +56,9 @@ class Provisioned:
 
 
 class Builder(Protocol):
-    """One way to provision. `version` rises when the same inputs would give another image: it is part of the bake key."""
+    """One way to provision. Raise its number in `_VERSIONS` when the same inputs would give another image."""
 
     name: str
-    version: int
 
     def provision(self, job: BuildJob) -> Provisioned:
         """Provision the image. Raises ProvisionError, TemplateError, ToolError, BootError."""
@@ -65,7 +66,13 @@ class Builder(Protocol):
 
 
 _MODULES = {"qemu": "factory.builders.qemu", "rootfs": "factory.builders.rootfs"}
+_VERSIONS = {"qemu": 1, "rootfs": 1}
 NAMES = tuple(sorted(_MODULES))
+
+
+def version(name: str) -> int:
+    """The version of a builder: part of the bake key, so it is known without loading the builder."""
+    return _VERSIONS[name]
 
 
 def get(name: str) -> Builder:

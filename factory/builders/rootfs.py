@@ -16,7 +16,6 @@ class RootfsBuilder:
     """Provisions the unpacked tree of the parent."""
 
     name = "rootfs"
-    version = 1
 
     def provision(self, job: BuildJob) -> Provisioned:
         """Unpack the parent's tree, provision it, leave it unsealed in the work folder."""
@@ -25,7 +24,7 @@ class RootfsBuilder:
         request_path, request = packer_build.write_provision_request(job, Connection("tree", path=str(tree)))
         template = packer_build.render_template(job, request_path, version)
         namespace.remove(tree)
-        work.unpack(job.parent.tree, tree)
+        work.unpack(job.parent.tree, tree, job.parent.tree_digest)
         enter = job.work / "tree-env.json"
         tree_env.write_request(
             enter,

@@ -112,6 +112,7 @@ def _mount(tree: Path) -> None:
         (tree / name).mkdir(exist_ok=True)
         mount("-t", kind, "-o", options, kind, str(tree / name))
     (tree / "run/lock").mkdir(mode=0o1777)
+    (tree / "run/sshd").mkdir(mode=0o755)  # `sshd -t`, which roles validate its configuration with, wants it
 
 
 def _copy_sysctls(target: Path) -> None:

@@ -62,7 +62,7 @@ CREATE TABLE artifacts (
     native TEXT NOT NULL,       -- its own digest, or the id it has there
     size_bytes INTEGER,
     PRIMARY KEY (image, place, native)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE INDEX artifacts_of_native ON artifacts(native);
 
 CREATE TABLE image_packages (   -- all that is installed, not only what the image adds to its parent
@@ -74,7 +74,7 @@ CREATE TABLE image_packages (   -- all that is installed, not only what the imag
     source TEXT NOT NULL,
     source_version TEXT NOT NULL,
     PRIMARY KEY (image, name, arch)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE INDEX image_packages_of_name ON image_packages(name, version);
 CREATE INDEX image_packages_of_source ON image_packages(source, source_version);
 
@@ -84,7 +84,7 @@ CREATE TABLE inputs (           -- what went into a bake, down to the file
     path TEXT NOT NULL,         -- inside the input
     digest TEXT NOT NULL,
     PRIMARY KEY (bake, input, path)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
 CREATE TABLE tasks (
     id INTEGER PRIMARY KEY,

@@ -14,7 +14,7 @@ from factory.model import Layout
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @click.pass_obj
-def doctor(obj: dict[str, Any], as_json: bool) -> int:
+def doctor(obj: dict[str, Any], /, as_json: bool) -> int:
     """What this host can do: each tool and its version, whether KVM really boots a guest, and what to install.
 
     Exits 3 where something is missing that a bake needs.

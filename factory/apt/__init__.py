@@ -1,0 +1,1 @@
+"""apt while baking: a caching proxy with frozen snapshots, pins, and what a tree has installed."""

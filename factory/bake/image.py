@@ -1,0 +1,437 @@
+"""The bake of one image, stage by stage: base, provision, seal, disk, verify, record.
+
+Holds the image's lock from the decision to the record. Each finished stage is remembered with what it left, so that a
+run that was killed is gone on with; a tree that was only half provisioned is thrown away. Nothing is recorded
+unless the very bytes that are in the store booted and passed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from factory import builders, namespace
+from factory.bake import assess, checking, journal, key, plan, reaper, secrets
+from factory.bake.parents import Parent, parent_of, tree_path
+from factory.bake.report import ImageResult
+from factory.bake.session import Session
+from factory.builders import BuildJob, Provisioned
+from factory.catalog import events
+from factory.catalog.record import BakeRecord, InputFile, InstalledPackage, record_bake
+from factory.digest import Digest
+from factory.disk import formats, work
+from factory.disk.image import DiskPlan
+from factory.disk.seal import SealFacts
+from factory.disk.work import SealedTree
+from factory.errors import FactoryError, InterruptedRunError, LockMismatchError, VerifyError
+from factory.model import ImageSpec, LockedImage, Package
+from factory.redact import Redactor
+from factory.vm.session import Way
+from factory.vm.way import way_into
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """What the provision and seal stages left: kept in the stages file, so plain values only."""
+
+    bake_key: Digest
+    tree_digest: Digest
+    epoch: int
+    added: tuple[Package, ...]
+    installed: tuple[InstalledPackage, ...]
+    inputs: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "bake_key": self.bake_key,
+            "tree_digest": self.tree_digest,
+            "epoch": self.epoch,
+            "added": [vars(package) for package in self.added],
+            "installed": [vars(package) for package in self.installed],
+            "inputs": self.inputs,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Sealed:
+        return cls(
+            data["bake_key"],
+            data["tree_digest"],
+            data["epoch"],
+            tuple(Package(**package) for package in data["added"]),
+            tuple(InstalledPackage(**package) for package in data["installed"]),
+            data["inputs"],
+        )
+
+
+class ImageBake:
+    """One image in one run. `result` does everything and never raises a FactoryError."""
+
+    def __init__(self, session: Session, image: ImageSpec, *, forced: bool) -> None:
+        self.session = session
+        self.image = image
+        self.forced = forced
+        self.id = f"{image.name}-{image.arch}"
+        self.work = session.layout.work / self.id
+        self.logs = session.run.logs(self.id)
+        self.stage_s: dict[str, float] = {}
+        self.notes: list[str] = []
+        self.reasons: tuple[str, ...] = ()
+
+    def result(self) -> ImageResult:
+        """Bake, verify or leave the image as its assessment says."""
+        began = time.monotonic()
+        error: FactoryError | None = None
+        status, locked = "failed", None
+        try:
+            with journal.image_lock(
+                self.session.layout, self.id, wait=self.session.options.wait, on_wait=self._say_waiting
+            ):
+                status, locked = self._decide_and_do()
+        except InterruptedRunError:
+            raise
+        except FactoryError as caught:
+            error = caught
+            self.session.run.event("failed", image=self.id, error=caught.as_json())
+        result = ImageResult(
+            self.image,
+            status,
+            locked,
+            {},
+            time.monotonic() - began,
+            self.stage_s,
+            self.reasons,
+            tuple(self.notes),
+            error,
+        )
+        return replace(result, artifacts=assess.stored(self.session.store, locked)) if locked else result
+
+    def _say_waiting(self) -> None:
+        self.session.listener.stage(self.image.name, "waiting for another run")
+
+    def _decide_and_do(self) -> tuple[str, LockedImage]:
+        self.work.mkdir(parents=True, exist_ok=True)
+        reaper.sweep(self.work)
+        session, image = self.session, self.image
+        found = assess.one_image(session.layout, session.factory, image, session.lock(), forced=self.forced)
+        self.reasons = found.decision.reasons
+        session.run.event("decided", image=self.id, action=found.decision.action, reasons=list(self.reasons))
+        if found.decision.action == plan.UNCHANGED:
+            assert found.locked is not None
+            return plan.UNCHANGED, found.locked
+        if found.decision.action == plan.FETCH and found.locked is not None:
+            if self._fetch(found.locked):
+                found = assess.one_image(session.layout, session.factory, image, session.lock(), forced=False)
+                if found.decision.action == plan.UNCHANGED and found.locked is not None:
+                    return "fetched", found.locked
+            else:
+                self.reasons = (*self.reasons, "and cannot be fetched")
+        if found.decision.action == plan.VERIFY and found.locked is not None:
+            return "verified", self._verify_again(found.locked, found.inputs)
+        return "baked", self._bake(found)
+
+    def _fetch(self, locked: LockedImage) -> bool:
+        """Get the locked files from the shared store; whether all of them are here now."""
+        if self.session.factory.store_url is None:
+            return False
+        self._enter("fetch")
+        return all(self.session.fetch(Digest(name)) for name in (*locked.artifacts.values(), locked.tree))
+
+    # --- the stages
+
+    def _bake(self, found: assess.Assessment) -> LockedImage:
+        values = secrets.read(self.session.layout, self.image)
+        with self._stage("base"):
+            parent = parent_of(self.session, self.image, self.work)
+            inputs = found.inputs.with_base(parent.key_parts)
+        expected = assess.expected_packages(found.locked)
+        stages = journal.Stages(self.work, inputs.bake_key)
+        done = stages.get("seal")
+        if self.forced or done is None or not self._sealed_is_here(done):
+            stages.forget("seal", "disk")
+            sealed = self._provision_and_seal(parent, inputs, expected, values)
+            stages.finish("seal", sealed.as_json())
+        else:
+            sealed = Sealed.from_json(done)
+            self.notes.append("went on after the stage seal, which an earlier run had finished")
+        disk = stages.get("disk")
+        if disk is None or not all(self.session.store.has(name) for name in disk["artifacts"].values()):
+            disk = self._disk(sealed, values)
+            stages.finish("disk", disk)
+        locked = self._locked(sealed, disk, parent)
+        self._judge_digest(found.locked, locked)
+        self._verify(locked, values, Way(**disk["way"]))
+        with self._stage("record"):
+            self._record(locked, sealed, parent)
+            for name in {*locked.artifacts.values(), locked.tree}:
+                self.session.share(Digest(name))
+        shutil.rmtree(self.work, ignore_errors=True)
+        return locked
+
+    def _sealed_is_here(self, done: dict[str, Any]) -> bool:
+        return (
+            self.session.store.has(done["tree_digest"]) and tree_path(self.session.layout, done["tree_digest"]).exists()
+        )
+
+    def _provision_and_seal(
+        self, parent: Parent, inputs: key.Inputs, expected: Sequence[Package], values: dict[str, str]
+    ) -> Sealed:
+        session = self.session
+        repositories = session.repositories(self.image)
+        missing = repositories.missing(expected)
+        if missing:
+            raise self._pins_gone(missing)
+        started_at = time.time()
+        with self._stage("provision"), self._keeping_logs(values):
+            provisioned = self._provision(parent, expected, values)
+        with self._stage("seal"):
+            tree = provisioned.tree
+            installed = repositories.installed(tree, (*expected, *parent.packages))
+            added = tuple(sorted({item.package for item in installed} - set(parent.packages)))
+            self._check_pins(expected, added)
+            complete = inputs.with_packages(added)
+            sealed = self._seal(tree, SealFacts(self.image.name, complete.bake_key, started_at))
+        return Sealed(
+            complete.bake_key,
+            sealed.tree_digest,
+            sealed.epoch,
+            added,
+            tuple(
+                InstalledPackage(
+                    item.package.name,
+                    item.package.version,
+                    item.package.arch,
+                    item.source,
+                    item.source_version,
+                    item.package.sha256,
+                )
+                for item in installed
+            ),
+            {name: dict(parts) for name, parts in complete.parts.items()},
+        )
+
+    def _seal(self, tree: Path, facts: SealFacts) -> SealedTree:
+        """Seal the tree; keep its tar in the cache, for its children, and its manifest in the store."""
+        out = self.work / "sealed"
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        sealed = work.seal_tree(tree, out, facts)
+        kept = tree_path(self.session.layout, sealed.tree_digest)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        sealed.tar.replace(kept)
+        self.session.store.put(sealed.manifest)
+        out.rmdir()
+        return sealed
+
+    def _provision(self, parent: Parent, expected: Sequence[Package], values: dict[str, str]) -> Provisioned:
+        session = self.session
+        pins = _pins(parent.packages, expected)
+        misses = len(session.proxy.misses)
+        job = BuildJob(
+            image=self.image,
+            layout=session.layout,
+            work=self.work,
+            parent=builders.Parent(parent.tree, parent.tree_digest, parent.disk),
+            lent_files=session.lent_files(pins),
+            secrets=values,
+            on_task=lambda task: session.listener.detail(self.image.name, task),
+            on_process=lambda pid: session.run.process(self.id, pid),
+        )
+        try:
+            provisioned = builders.get(self.image.builder).provision(job)
+        except InterruptedRunError:
+            raise
+        except FactoryError as error:
+            raise self._explained(error, misses) from error
+        tasks = [
+            events.Task(
+                record.play, record.task, record.path, record.started_at, record.duration_s, record.outcome,
+                record.outcome == "changed", record.message,
+            )
+            for record in provisioned.tasks
+        ]  # fmt: skip
+        events.add_tasks(session.catalog, session.run.id, (self.image.name, self.image.arch), tasks)
+        session.run.event("provisioned", image=self.id, via=list(provisioned.via))
+        return provisioned
+
+    def _explained(self, error: FactoryError, misses: int) -> FactoryError:
+        """A failed bake: what apt could not get is said first; --keep-failed keeps the tree and says how to get in."""
+        missed = self.session.proxy.why_not(misses)
+        message = f"{error.message}\n{missed}" if missed else error.message
+        hint = error.hint
+        tree = self.work / "tree"
+        if self.session.options.keep_failed and tree.exists():
+            kept = self.work / "kept"
+            namespace.remove(kept)
+            tree.rename(kept)
+            hint = f"look around in what was built: {_enter_command(kept, self.work)}"
+        return type(error)(message, hint=hint, where=error.where)
+
+    def _disk(self, sealed: Sealed, values: dict[str, str]) -> dict[str, Any]:
+        session, image = self.session, self.image
+        with self._stage("disk"):
+            raw = self.work / "disk.raw"
+            raw.unlink(missing_ok=True)
+            disk_plan = DiskPlan(image.name, image.arch, sealed.bake_key, image.disk_mib, sealed.epoch)
+            tree = self.work / "tree"
+            if not tree.exists():
+                work.unpack(tree_path(session.layout, sealed.tree_digest), tree, sealed.tree_digest)
+            work.build_disk(tree, session.store.path(sealed.tree_digest), disk_plan, raw)
+            digest = formats.raw_digest(raw, "raw")
+            way = way_into(raw)
+            artifacts: dict[str, str] = {}
+            for format_ in image.formats:
+                stored = self.work / f"disk.{format_}"
+                formats.convert(raw, format_, stored)
+                if formats.raw_digest(stored, format_) != digest:
+                    raise VerifyError(
+                        f"the stored {format_} does not hold the disk it was made from", where=str(stored),
+                        hint="bake again; if it stays, qemu-img or this host's storage is at fault",
+                    )  # fmt: skip
+                artifacts[format_] = session.store.put(stored)
+            raw.unlink()
+            namespace.remove(tree)
+        return {"digest": digest, "artifacts": artifacts, "way": vars(way)}
+
+    def _verify(self, locked: LockedImage, values: dict[str, str], way: Way | None = None) -> None:
+        with self._stage("verify"):
+            checking.verify(self.session, checking.Subject(self.image, locked, self.logs, way, values))
+
+    def _verify_again(self, locked: LockedImage, inputs: key.Inputs) -> LockedImage:
+        values: dict[str, str] = {}
+        with suppress(FactoryError):
+            values = secrets.read(self.session.layout, self.image)
+        self._verify(locked, values)
+        verified = replace(locked, inputs={**locked.inputs, "checks": inputs.digests["checks"]})
+        with self._stage("record"):
+            record = self._bake_record(verified, self.image, (), inputs.parts, verified_only=True)
+            record_bake(self.session.catalog, self.session.layout, record)
+        shutil.rmtree(self.work, ignore_errors=True)
+        return verified
+
+    # --- what is recorded
+
+    def _locked(self, sealed: Sealed, disk: dict[str, Any], parent: Parent) -> LockedImage:
+        return LockedImage(
+            name=self.image.name,
+            arch=self.image.arch,
+            digest=disk["digest"],
+            bake_key=sealed.bake_key,
+            base=parent.digest,
+            tree=sealed.tree_digest,
+            packages=sealed.added,
+            inputs=key.Inputs(sealed.inputs).digests,
+            artifacts=disk["artifacts"],
+        )
+
+    def _record(self, locked: LockedImage, sealed: Sealed, parent: Parent) -> None:
+        record = self._bake_record(locked, self.image, sealed.installed, sealed.inputs)
+        record_bake(self.session.catalog, self.session.layout, replace(record, base=parent.locked_base))
+
+    def _bake_record(
+        self,
+        locked: LockedImage,
+        image: ImageSpec,
+        installed: tuple[InstalledPackage, ...],
+        inputs: Any,
+        *,
+        verified_only: bool = False,
+    ) -> BakeRecord:
+        facts = {
+            "base": image.base, "builder": image.builder, "channel": image.channel, "disk_mib": image.disk_mib,
+            "formats": list(image.formats), "playbook": image.playbook, "ports": list(image.ports),
+            "secrets": list(image.secrets), "skip_checks": list(image.skip_checks), "state": list(image.state),
+            "vars": dict(image.vars),
+        }  # fmt: skip
+        return BakeRecord(
+            image=locked,
+            base_kind="image" if image.layered else self.session.factory.bases[image.base].kind,
+            builder=image.builder,
+            run=self.session.run.id,
+            baked_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            verified_only=verified_only,
+            facts=facts,
+            packages=installed,
+            inputs=tuple(
+                InputFile(name, part, value) for name, parts in inputs.items() for part, value in sorted(parts.items())
+            ),
+        )
+
+    # --- judgements
+
+    def _judge_digest(self, before: LockedImage | None, now: LockedImage) -> None:
+        """A bake of the locked key should give the locked digest; say it aloud where it does not."""
+        if before is None or before.bake_key != now.bake_key or before.digest == now.digest:
+            return
+        message = f"the same bake key gave another digest: {before.digest} is locked, {now.digest} was baked"
+        if self.session.options.locked:
+            raise LockMismatchError(
+                message, where=f"images.lock: image {self.image.name}", hint="bake without --locked"
+            )
+        self.notes.append(message)
+        self.session.listener.note(f"{self.image.name}: {message}")
+
+    def _check_pins(self, expected: Sequence[Package], added: Sequence[Package]) -> None:
+        """Every expected package that was installed must be the pinned one."""
+        got = {(package.name, package.arch): package for package in added}
+        wrong = [pin for pin in expected if got.get((pin.name, pin.arch), pin) != pin]
+        if wrong:
+            raise self._pins_gone(wrong)
+
+    def _pins_gone(self, packages: Sequence[Package]) -> LockMismatchError:
+        names = ", ".join(f"{package.name} {package.version}" for package in packages[:5])
+        more = f" and {len(packages) - 5} more" if len(packages) > 5 else ""
+        return LockMismatchError(
+            f"packages that are pinned can no longer be had: {names}{more}",
+            where=f"images.lock: image {self.image.name}",
+            hint=f"pin what is offered now: factory lock --refresh {self.session.base_spec(self.image).name}",
+        )
+
+    # --- stages and logs
+
+    def _enter(self, stage: str) -> None:
+        self.session.listener.stage(self.image.name, stage)
+        self.session.run.event("stage", image=self.id, stage=stage)
+
+    @contextmanager
+    def _stage(self, stage: str) -> Iterator[None]:
+        self._enter(stage)
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.stage_s[stage] = self.stage_s.get(stage, 0) + time.monotonic() - began
+        self.session.run.event("stage-done", image=self.id, stage=stage)
+
+    @contextmanager
+    def _keeping_logs(self, values: dict[str, str]) -> Iterator[None]:
+        """Keep what provisioning printed in the run's folder, without its secrets."""
+        redact = Redactor(values)
+        try:
+            yield
+        finally:
+            for name in ("packer.log", "tasks.jsonl", "console.log"):
+                with suppress(FileNotFoundError):
+                    text = (self.work / name).read_text("utf-8", "replace")
+                    (self.logs / f"provision-{name}").write_text(redact(text))
+
+
+def _pins(parent: Sequence[Package], expected: Sequence[Package]) -> tuple[Package, ...]:
+    """The version each package is held at: that of the image where it changes its parent's, else the parent's."""
+    held = {(package.name, package.arch): package for package in parent}
+    held.update({(package.name, package.arch): package for package in expected})
+    return tuple(sorted(held.values()))
+
+
+def _enter_command(tree: Path, work_folder: Path) -> str:
+    from factory import proc
+    from factory.builders import tree_env
+
+    request = work_folder / "kept.json"
+    tree_env.write_request(request, tree_env.TreeRequest(str(tree), "kept", ["chroot", str(tree), "/bin/bash", "-l"]))
+    return proc.paste(tree_env.command(request))

@@ -1,0 +1,149 @@
+"""The builder for roles that a tree cannot serve: Packer's qemu builder boots the parent's disk, Ansible uses ssh.
+
+The parent's disk is never written: Packer gives the guest a layer above it. The guest is entered by an SMBIOS
+credential, or by a cloud-init seed where its systemd is too old; the same credential places what apt needs to reach our
+proxy. When Packer is done the tree is taken out of the disk, what was placed is taken back, and from there on it is a
+tree like any other. Packer and QEMU live in a process namespace that vanishes with its first process.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from factory import namespace, packer, proc
+from factory.builders import BuildJob, Provisioned, packer_build
+from factory.disk import formats, rootdisk, work
+from factory.disk.ext4 import FileSystem
+from factory.errors import ProvisionError
+from factory.provision import Connection, read_tasks
+from factory.vm import accelerator, entry
+from factory.vm.entry import GATEWAY, Keys
+from factory.vm.machine import FIRMWARE_CODE, FIRMWARE_VARS, KVM
+from factory.vm.session import Way
+from factory.vm.way import way_into
+
+_MEMORY_MIB = 1024
+_CPUS = 2
+_SSH_TIMEOUT = "10m"
+
+
+class QemuBuilder:
+    """Provisions a booted guest of the parent's disk."""
+
+    name = "qemu"
+
+    def provision(self, job: BuildJob) -> Provisioned:
+        """Boot the parent's disk, provision it, take its tree out into the work folder."""
+        version = packer.installed_version()
+        disk, disk_format = job.parent.disk()
+        way = _way(disk, disk_format, job.work)
+        with ExitStack() as stack:
+            keys = entry.make_keys(job.work / "keys")
+            stack.callback(entry.remove_keys, keys)
+            port = _free_port()
+            request_path, request = packer_build.write_provision_request(
+                job,
+                Connection(
+                    "ssh", port=port, private_key=str(keys.identity), known_hosts=str(entry.known_hosts(keys, port))
+                ),
+            )
+            output = job.work / "packer-output"
+            shutil.rmtree(output, ignore_errors=True)
+            guest = _guest(job, keys, way, port, disk, disk_format, output)
+            template = packer_build.render_template(job, request_path, version, guest=guest)
+            command = namespace.command(packer.build_command(template))
+            result = packer_build.run_packer(job, command, request)
+        finished = output / "disk.qcow2"
+        if not finished.exists():
+            raise ProvisionError("Packer ended well but left no disk", where=str(output))
+        tree = _take_out(job, finished, way)
+        return Provisioned(tree, tuple(read_tasks(job.work)), result.via)
+
+
+def _way(disk: Path, disk_format: str, work_folder: Path) -> Way:
+    if disk_format == "raw":
+        return way_into(disk)
+    raw = work_folder / "parent.raw"
+    try:
+        formats.to_raw(disk, disk_format, raw)
+        return way_into(raw)
+    finally:
+        raw.unlink(missing_ok=True)
+
+
+def _guest(
+    job: BuildJob, keys: Keys, way: Way, port: int, disk: Path, disk_format: str, output: Path
+) -> dict[str, Any]:
+    """The `guest` values of the template."""
+    acceleration = accelerator(job.layout.cache)
+    variables = job.work / "efivars.fd"
+    shutil.copyfile(FIRMWARE_VARS, variables)
+    drives = [
+        f"if=pflash,format=raw,unit=0,readonly=on,file={FIRMWARE_CODE}",
+        f"if=pflash,format=raw,unit=1,file={variables}",
+        f"if=virtio,format=qcow2,cache=unsafe,file={output / 'disk.qcow2'}",
+    ]
+    smbios = []
+    if way.kind == "smbios":
+        credential = entry.write_credential(keys, way.default_ssh, files=job.lent_files(GATEWAY))
+        smbios = [["-smbios", f"type=11,path={credential}"]]
+    else:
+        seed = entry.seed_iso(keys, job.work / "seed.iso", files=job.lent_files(GATEWAY))
+        drives.append(f"if=virtio,format=raw,readonly=on,file={seed}")
+    return {
+        "accelerator": "kvm" if acceleration == KVM else "tcg",
+        "disk": disk,
+        "disk_format": disk_format,
+        "disk_size": f"{job.image.disk_mib}M",
+        "file": "disk.qcow2",
+        "output": output,
+        "private_key": keys.identity,
+        "qemu": proc.find("qemu-system-x86_64"),
+        "qemuargs": [
+            ["-machine", "q35"],
+            ["-accel", acceleration],
+            ["-cpu", "host" if acceleration == KVM else "max"],
+            ["-smp", str(_CPUS)],
+            ["-m", f"{_MEMORY_MIB}M"],
+            *[["-drive", drive] for drive in drives],
+            ["-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{port}-:22"],
+            ["-device", "virtio-net-pci,netdev=net,romfile="],
+            ["-device", "virtio-rng-pci"],
+            ["-serial", f"file:{job.work / 'console.log'}"],
+            *smbios,
+        ],
+        "boot_wait": "2s" if acceleration == KVM else "25s",  # an attempt before the network is up hangs for a minute
+        "ssh_port": port,
+        "ssh_timeout": _SSH_TIMEOUT,
+    }
+
+
+def _free_port() -> int:
+    """A port of 127.0.0.1 that was free just now; Packer wants to be told one."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _take_out(job: BuildJob, finished: Path, way: Way) -> Path:
+    """The tree of the finished disk, with what was placed to get in taken back."""
+    raw, tar, tree = job.work / "finished.raw", job.work / "finished.tar", job.work / "tree"
+    formats.to_raw(finished, "qcow2", raw)
+    shutil.rmtree(finished.parent)
+    offset = rootdisk.find_root(raw)
+    rootdisk.replay(raw, offset)
+    with FileSystem(raw, offset) as fs, tar.open("wb") as out:
+        rootdisk.write_tar(fs, out)
+    raw.unlink()
+    namespace.remove(tree)
+    work.unpack(tar, tree)
+    tar.unlink()
+    work.put_back(tree, {"etc/default/ssh": way.default_ssh or None, **dict.fromkeys(job.lent_files(GATEWAY))})
+    return tree
+
+
+BUILDER = QemuBuilder()

@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+import sqlite3
+import sys
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from factory import lockfile, proc
+from factory.catalog import events, lookups, record, schema
+from factory.catalog.database import Catalog, now
+from factory.catalog.pending import pending
+from factory.catalog.record import BakeRecord, InputFile, InstalledPackage, record_bake, recover
+from factory.digest import Digest, of_bytes
+from factory.errors import CatalogError, LockError, StoreError
+from factory.model import Layout, Lock, LockedBase, LockedImage, Package
+from factory.store import Store
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path)
+
+
+def bake(layout: Layout, name: str = "web", content: bytes = b"1", *, base: bytes | None = None) -> BakeRecord:
+    """A record of a bake whose artifact is in the store."""
+    artifact = Store(layout.store).put_bytes(name.encode() + content)
+    digest, tree = of_bytes(b"raw" + name.encode() + content), of_bytes(b"tree" + content)
+    return BakeRecord(
+        image=LockedImage(
+            name, "amd64", digest, of_bytes(b"key" + content), of_bytes(b"base"), tree,
+            packages=(Package("nginx-light", "1.22.1-9", "amd64", of_bytes(b"deb")),),
+            inputs={"playbook": of_bytes(content)},
+            artifacts={"qcow2": artifact, "aws/eu-west-1": "ami-1"},
+        ),
+        base_kind="debootstrap",
+        builder="rootfs",
+        run="run-1",
+        baked_at=now(),
+        base=None if base is None else LockedBase("debian-12", "amd64", of_bytes(base)),
+        facts={"vars": {"a": ["{{ x }}", 1]}},
+        packages=(InstalledPackage("nginx-light", "1.22.1-9", "amd64", "nginx", "1.22.1-9", of_bytes(b"deb")),),
+        inputs=(InputFile("playbook", "web.yml", of_bytes(content)), InputFile("playbook", "roles/x", of_bytes(b"x"))),
+    )  # fmt: skip
+
+
+def lock_of(*records: BakeRecord) -> Lock:
+    return lockfile.with_entries(Lock(), [entry for record in records for entry in record.entries])
+
+
+def test_record_bake_writes_lock_and_catalog(layout: Layout) -> None:
+    made = bake(layout, base=b"b")
+    with Catalog.open(layout.catalog) as catalog:
+        assert record_bake(catalog, layout, made) == lock_of(made) == lockfile.read(layout.lock)
+        assert lookups.relock(catalog) == lock_of(made)
+        known = lookups.image(catalog, made.image.digest)
+        assert known == lookups.KnownImage(
+            made.image.digest, "web", "amd64", made.image.base, "debootstrap", made.image.tree, "rootfs", made.facts,
+            made.baked_at,
+        )  # fmt: skip
+        assert set(lookups.input_files(catalog, made.image)) == set(made.inputs)
+        assert catalog.query("SELECT place, native, size_bytes FROM artifacts ORDER BY place") == [
+            {"place": "aws/eu-west-1", "native": "ami-1", "size_bytes": None},
+            {"place": "qcow2", "native": made.image.artifacts["qcow2"], "size_bytes": 4},
+        ]
+        assert catalog.query("SELECT source, source_version FROM image_packages") == [
+            {"source": "nginx", "source_version": "1.22.1-9"}
+        ]
+    assert not pending(layout.catalog)
+
+
+def test_record_bake_again_with_the_same_digest_adds_a_bake_only(layout: Layout) -> None:
+    made = bake(layout)
+    with Catalog.open(layout.catalog) as catalog:
+        record_bake(catalog, layout, made)
+        checked = replace(made, verified_only=True, image=replace(made.image, inputs={"checks": of_bytes(b"new")}))
+        record_bake(catalog, layout, checked)
+        assert lookups.relock(catalog) == lockfile.read(layout.lock) == lock_of(checked)
+        assert [row["kind"] for row in catalog.query("SELECT kind FROM bakes ORDER BY id")] == ["baked", "verified"]
+        assert len(catalog.query("SELECT * FROM images")) == 1
+
+
+def test_record_bake_without_its_artifact_records_nothing(layout: Layout) -> None:
+    made = bake(layout)
+    Store(layout.store).remove(made.image.artifacts["qcow2"])
+    with Catalog.open(layout.catalog) as catalog, pytest.raises(StoreError, match="not in the store"):
+        record_bake(catalog, layout, made)
+    assert not layout.lock.exists()
+    assert not pending(layout.catalog)
+
+
+def test_record_bake_onto_a_damaged_lock_records_nothing(layout: Layout) -> None:
+    made = bake(layout)
+    layout.lock.write_text("<<<<<<< HEAD\n")
+    with Catalog.open(layout.catalog) as catalog, pytest.raises(LockError):
+        record_bake(catalog, layout, made)
+    assert layout.lock.read_text() == "<<<<<<< HEAD\n"
+    assert not pending(layout.catalog)
+
+
+def test_record_bake_of_what_the_lock_cannot_say_records_nothing(layout: Layout) -> None:
+    made = bake(layout)
+    strange = replace(made, image=replace(made.image, packages=(Package("a b", "1", "all", Digest("")),)))
+    with Catalog.open(layout.catalog) as catalog, pytest.raises(LockError):
+        record_bake(catalog, layout, strange)
+    assert not layout.lock.exists()
+    assert not pending(layout.catalog)
+
+
+def crash(catalog: Catalog, layout: Layout, made: BakeRecord, at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Die in record_bake when it calls lockfile.write or record._finish."""
+
+    def dies(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        patch.setattr(*{"lock": (lockfile, "write"), "catalog": (record, "_finish")}[at], dies)
+        record_bake(catalog, layout, made)
+
+
+@pytest.mark.parametrize("at", ["lock", "catalog"])
+@pytest.mark.parametrize("first", [True, False])
+def test_recover_completes_what_a_crash_left(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, at: str, first: bool
+) -> None:
+    old, new = bake(layout, content=b"1", base=b"1"), bake(layout, content=b"2", base=b"2")
+    with Catalog.open(layout.catalog) as catalog:
+        if not first:
+            record_bake(catalog, layout, old)
+        crash(catalog, layout, new, at, monkeypatch)
+        assert pending(layout.catalog)
+        assert new.image.digest in recover(catalog, layout)[0]
+        assert not pending(layout.catalog)
+        assert lookups.relock(catalog) == lockfile.read(layout.lock) == lock_of(new)
+        assert set(lookups.input_files(catalog, new.image)) == set(new.inputs)
+        assert recover(catalog, layout) == []
+
+
+@pytest.mark.parametrize("at", ["lock", "catalog"])
+def test_recover_reports_once_what_is_neither_old_nor_new(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    old, new, other = (bake(layout, content=content) for content in (b"1", b"2", b"3"))
+    with Catalog.open(layout.catalog) as catalog:
+        record_bake(catalog, layout, old)
+        crash(catalog, layout, new, at, monkeypatch)
+        lockfile.write(layout.lock, lock_of(other))
+        (said,) = recover(catalog, layout)
+        assert "images.lock has been changed since" in said
+        assert lockfile.read(layout.lock) == lock_of(other)
+        assert lookups.relock(catalog) == lock_of(old)
+        assert recover(catalog, layout) == []
+    assert not pending(layout.catalog)
+
+
+def test_recover_does_not_lock_an_image_whose_artifact_is_gone(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = bake(layout)
+    with Catalog.open(layout.catalog) as catalog:
+        crash(catalog, layout, made, "lock", monkeypatch)
+        Store(layout.store).remove(made.image.artifacts["qcow2"])
+        assert "not in the store" in recover(catalog, layout)[0]
+        assert not layout.lock.exists()
+
+
+def test_recover_leaves_other_images_of_the_lock_alone(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, other = bake(layout, "web"), bake(layout, "app")
+    with Catalog.open(layout.catalog) as catalog:
+        crash(catalog, layout, made, "lock", monkeypatch)
+        lockfile.write(layout.lock, lock_of(other))
+        recover(catalog, layout)
+    assert lockfile.read(layout.lock) == lock_of(made, other)
+
+
+def test_recover_clears_away_a_half_written_lock(layout: Layout) -> None:
+    (layout.root / ".images.lock.tmp").write_text("lock-ver")
+    with Catalog.open(layout.catalog) as catalog:
+        assert recover(catalog, layout) == []
+    assert not (layout.root / ".images.lock.tmp").exists()
+
+
+def test_relock_takes_the_last_record_of_each_image(layout: Layout) -> None:
+    records = [bake(layout, "web", b"1", base=b"1"), bake(layout, "app"), bake(layout, "web", b"2", base=b"2")]
+    with Catalog.open(layout.catalog) as catalog:
+        for made in records:
+            record_bake(catalog, layout, made)
+        assert lookups.relock(catalog) == lock_of(*records[1:])
+        assert lookups.image(catalog, of_bytes(b"unknown")) is None
+        assert lookups.input_files(catalog, replace(records[0].image, bake_key=of_bytes(b"unknown"))) == []
+
+
+def test_events_come_back_as_they_were_noted(layout: Layout) -> None:
+    task = events.Task("play", "install ' nginx", "web.yml:3", now(), 1.5, "ok", True, "a\nb")
+    check = events.Check("test_sealed", "passed", 0.25, exempted=True)
+    with Catalog.open(layout.catalog) as catalog:
+        events.begin_run(catalog, "r1", "factory bake")
+        events.begin_run(catalog, "r2", "factory bake web")
+        events.end_run(catalog, "r1", 4)
+        events.add_tasks(catalog, "r1", ("web", "amd64"), [task, replace(task, outcome="failed", changed=False)])
+        events.add_tasks(catalog, "r1", ("app", "amd64"), [task])
+        events.add_tasks(catalog, "r1", ("none", "amd64"), [])
+        events.add_checks(catalog, "r2", ("web", "amd64"), [check])
+        assert [(run.id, run.exit_code) for run in events.runs(catalog)] == [("r2", None), ("r1", 4)]
+        assert len(events.tasks(catalog, "r1")) == 3
+        assert events.tasks(catalog, "r1", "app") == [("app", "amd64", task)]
+        assert events.tasks(catalog, "r1", "web")[1][2].changed is False
+        assert events.checks(catalog, "r2") == [("web", "amd64", check)]
+        assert events.checks(catalog, "r1") == []
+
+
+def test_every_table_refuses_to_forget(layout: Layout) -> None:
+    made = bake(layout, base=b"b")
+    with Catalog.open(layout.catalog) as catalog:
+        events.begin_run(catalog, "r", "x")
+        events.end_run(catalog, "r", 0)
+        events.add_tasks(catalog, "r", ("web", "amd64"), [events.Task("p", "t", "f:1", now(), 0.0, "ok")])
+        events.add_checks(catalog, "r", ("web", "amd64"), [events.Check("t", "passed")])
+        record_bake(catalog, layout, made)
+    with closing(sqlite3.connect(layout.catalog)) as connection:
+        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        assert len(tables) == 12
+        for table in tables:
+            column = connection.execute(f"SELECT name FROM pragma_table_info('{table}')").fetchone()[0]
+            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] > 0, table
+            for sql in (f"UPDATE {table} SET {column} = {column}", f"DELETE FROM {table}"):
+                with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+                    connection.execute(sql)
+
+
+def test_writing_that_raises_writes_nothing(layout: Layout) -> None:
+    with Catalog.open(layout.catalog) as catalog:
+        with pytest.raises(RuntimeError), catalog.writing() as database:  # noqa: PT012
+            database.table("runs").insert({"id": "r", "started_at": now(), "command": "x"})
+            raise RuntimeError
+        events.begin_run(catalog, "s", "x")
+        assert [run.id for run in events.runs(catalog)] == ["s"]
+
+
+def test_writing_has_the_right_to_write_before_its_first_write(layout: Layout) -> None:
+    with Catalog.open(layout.catalog) as catalog, closing(sqlite3.connect(layout.catalog, timeout=0)) as other:
+        with catalog.writing(), pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+        other.execute("BEGIN IMMEDIATE")
+
+
+def test_open_of_a_newer_catalog_changes_nothing(layout: Layout) -> None:
+    with Catalog.open(layout.catalog):
+        pass
+    with closing(sqlite3.connect(layout.catalog)) as connection:
+        connection.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
+    before = layout.catalog.read_bytes()
+    with pytest.raises(CatalogError, match="this factory knows") as caught:
+        Catalog.open(layout.catalog)
+    assert caught.value.exit_code == 3
+    assert layout.catalog.read_bytes() == before
+
+
+def test_open_migrates_whole_or_not_at_all(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Catalog.open(layout.catalog) as catalog:
+        events.begin_run(catalog, "r", "x")
+    first = schema.MIGRATIONS[0]
+    monkeypatch.setattr(schema, "VERSION", 2)
+    monkeypatch.setattr(schema, "MIGRATIONS", (first, "CREATE TABLE novel (a) STRICT; CREATE TABLE runs (a);"))
+    with pytest.raises(CatalogError):
+        Catalog.open(layout.catalog)
+    monkeypatch.setattr(schema, "MIGRATIONS", (first, "CREATE TABLE novel (a TEXT) STRICT;"))
+    with Catalog.open(layout.catalog) as catalog:
+        assert catalog.query("PRAGMA user_version") == [{"user_version": 2}]
+        assert catalog.query("SELECT * FROM novel") == []
+        assert [run.id for run in events.runs(catalog)] == ["r"]
+
+
+@pytest.mark.parametrize(
+    "damage", [b"this is no database, it is a long text" * 100, b"SQLite format 3\0" + b"\xff" * 5000]
+)
+def test_a_damaged_catalog_is_told_with_what_to_do(layout: Layout, damage: bytes) -> None:
+    layout.state.mkdir()
+    layout.catalog.write_bytes(damage)
+    for ask in (Catalog.open, pending):
+        with pytest.raises(CatalogError) as caught:
+            ask(layout.catalog)
+        assert "backup" in str(caught.value.hint)
+    assert layout.catalog.read_bytes() == damage
+
+
+def test_pending_of_no_catalog_or_an_empty_one_is_false(layout: Layout) -> None:
+    assert not pending(layout.catalog)
+    assert not layout.catalog.exists()
+    layout.state.mkdir()
+    layout.catalog.touch()
+    assert not pending(layout.catalog)
+
+
+def test_asking_whether_something_is_pending_does_not_load_sqlite_utils() -> None:
+    asked = "import sys, factory.catalog.pending, factory.lockfile, factory.spec; print('sqlite_utils' in sys.modules)"
+    root = Path(record.__file__).parents[2]
+    assert proc.run([sys.executable, "-c", asked], cwd=root).text.strip() == "False"
