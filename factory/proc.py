@@ -165,6 +165,15 @@ def stream(
         end(process)
 
 
+def attach(argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> int:
+    """Run a program on the user's own terminal, to its end; its exit code."""
+    process = _start(argv, env=environment(env))
+    try:
+        return process.wait()
+    finally:
+        end(process)
+
+
 def spawn(
     argv: Sequence[str],
     *,

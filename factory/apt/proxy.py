@@ -31,7 +31,7 @@ from typing import IO
 
 from factory.apt import deb, virtual
 from factory.apt.snapshot import Snapshot, is_release, refetch
-from factory.apt.store import Entry, Incoming, Store
+from factory.apt.store import Entry, Incoming, Store, remove_stale
 from factory.digest import Digest
 from factory.errors import BaseError
 from factory.model import Package
@@ -82,6 +82,7 @@ class AptProxy:
 
     def __init__(self, cache: Path) -> None:
         self.store = Store(cache)
+        remove_stale(self.store.incoming, "*")
         self.snapshot = Snapshot(self.store, self.store.current())
         self.misses: list[Miss] = []
         self.absent: list[str] = []
@@ -219,19 +220,23 @@ class AptProxy:
 
     def _receive(self, wanted: Expected, response: IO[bytes], client: Client | None) -> Entry:
         with Incoming(self.store) as incoming:
-            head = b""
+            head = held = b""
             while chunk := response.read(_CHUNK_BYTES):
                 head = head or chunk[:_HEAD_BYTES]
                 incoming.write(chunk)
                 if client is not None:
-                    client.send(chunk)
+                    client.send(held)
+                held = chunk
             if wanted.size not in (None, incoming.size):
                 raise UpstreamError(f"broke off after {incoming.size} of {wanted.size} bytes")
             if wanted.digest not in (None, incoming.digest):
                 raise UpstreamError(f"sent {incoming.digest} and not {wanted.digest}, as its index says")
             if is_release(wanted.url) and not any(mark in head for mark in _RELEASE_MARKS):
                 raise UpstreamError("sent something that is no Release file")
-            return Entry(wanted.url, incoming.keep(), incoming.size)
+            entry = Entry(wanted.url, incoming.keep(), incoming.size)
+        if client is not None:
+            client.send(held)  # the end, held back until it was known to be right
+        return entry
 
     def own(self, path: str, client: Client) -> None:
         """Answer a request for something of this proxy's own."""

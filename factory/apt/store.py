@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from typing import IO
 from factory.digest import Digest, hex_of, parse_digest
 
 _LOCKS = 256
+_STALE_S = 24 * 3600
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -46,6 +48,14 @@ def write_through(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_stale(folder: Path, pattern: str) -> None:
+    """Remove what processes that were killed left unfinished: temporary files that are a day old."""
+    for path in folder.glob(pattern):
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime < time.time() - _STALE_S:
+                path.unlink()
 
 
 @dataclass(frozen=True)
@@ -111,9 +121,8 @@ class Incoming:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._hasher = hashlib.sha256()
-        folder = store.folder / "incoming"
-        folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / secrets.token_hex(12)
+        store.incoming.mkdir(parents=True, exist_ok=True)
+        self._path = store.incoming / secrets.token_hex(12)
         self._file: IO[bytes] | None = None
         self.size = 0
 
@@ -160,6 +169,11 @@ class Store:
     def pool(self) -> Shelf:
         """The shelf of .debs."""
         return Shelf(self.folder / "pool")
+
+    @property
+    def incoming(self) -> Path:
+        """Where contents are until they are whole."""
+        return self.folder / "incoming"
 
     def blob(self, digest: Digest) -> Path:
         """Where a content is, if it is there."""

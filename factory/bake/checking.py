@@ -31,12 +31,14 @@ from factory.vm.way import way_into
 class Subject:
     """What is verified: an image as images.toml describes it, and the stored bytes that are to be it.
 
-    `way`: how to get into its guests, where the caller knows; `secrets`: values that must not be found.
+    `work`: a folder for the guest, made and removed by us; `way`: how to get into its guests, where the caller knows;
+    `secrets`: values that must not be found.
     """
 
     image: ImageSpec
     locked: LockedImage
     logs: Path
+    work: Path
     way: Way | None = None
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -64,7 +66,7 @@ def verify(session: Session, subject: Subject) -> VerifyReport:
 def request_for(session: Session, subject: Subject) -> Iterator[VerifyRequest]:
     """The request to verify or boot `subject`, with a private folder that is gone afterwards."""
     image, locked, layout = subject.image, subject.locked, session.layout
-    work = layout.work / f"{image.name}-{image.arch}" / "verify"
+    work = subject.work
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True, mode=0o700)
     try:

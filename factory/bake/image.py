@@ -16,12 +16,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from factory import builders, namespace
+from factory import builders, namespace, proc
 from factory.bake import assess, checking, journal, key, plan, reaper, secrets
 from factory.bake.parents import Parent, parent_of, tree_path
 from factory.bake.report import ImageResult
 from factory.bake.session import Session
-from factory.builders import BuildJob, Provisioned
+from factory.builders import BuildJob, Provisioned, tree_env
 from factory.catalog import events
 from factory.catalog.record import BakeRecord, InputFile, InstalledPackage, record_bake
 from factory.digest import Digest
@@ -92,7 +92,10 @@ class ImageBake:
             with journal.image_lock(
                 self.session.layout, self.id, wait=self.session.options.wait, on_wait=self._say_waiting
             ):
-                status, locked = self._decide_and_do()
+                try:
+                    status, locked = self._decide_and_do()
+                finally:
+                    reaper.sweep(self.work)
         except InterruptedRunError:
             raise
         except FactoryError as caught:
@@ -266,11 +269,20 @@ class ImageBake:
         hint = error.hint
         tree = self.work / "tree"
         if self.session.options.keep_failed and tree.exists():
-            kept = self.work / "kept"
-            namespace.remove(kept)
-            tree.rename(kept)
-            hint = f"look around in what was built: {_enter_command(kept, self.work)}"
+            hint = f"look around in what was built: {self._keep(tree)}"
         return type(error)(message, hint=hint, where=error.where)
+
+    def _keep(self, tree: Path) -> str:
+        """Keep a tree that a failed playbook left; the command to get into it."""
+        kept = self.work / "kept"
+        namespace.remove(kept)
+        kept.mkdir()
+        tree.rename(kept / "tree")
+        shell = ["chroot", str(kept / "tree"), "/bin/bash", "-l"]
+        tree_env.write_request(
+            kept / "enter.json", tree_env.TreeRequest(str(kept / "tree"), self.image.name, shell, interactive=True)
+        )
+        return proc.paste(tree_env.command(kept / "enter.json"))
 
     def _disk(self, sealed: Sealed, values: dict[str, str]) -> dict[str, Any]:
         session, image = self.session, self.image
@@ -300,7 +312,9 @@ class ImageBake:
 
     def _verify(self, locked: LockedImage, values: dict[str, str], way: Way | None = None) -> None:
         with self._stage("verify"):
-            checking.verify(self.session, checking.Subject(self.image, locked, self.logs, way, values))
+            checking.verify(
+                self.session, checking.Subject(self.image, locked, self.logs, self.work / "verify", way, values)
+            )
 
     def _verify_again(self, locked: LockedImage, inputs: key.Inputs) -> LockedImage:
         values: dict[str, str] = {}
@@ -426,12 +440,3 @@ def _pins(parent: Sequence[Package], expected: Sequence[Package]) -> tuple[Packa
     held = {(package.name, package.arch): package for package in parent}
     held.update({(package.name, package.arch): package for package in expected})
     return tuple(sorted(held.values()))
-
-
-def _enter_command(tree: Path, work_folder: Path) -> str:
-    from factory import proc
-    from factory.builders import tree_env
-
-    request = work_folder / "kept.json"
-    tree_env.write_request(request, tree_env.TreeRequest(str(tree), "kept", ["chroot", str(tree), "/bin/bash", "-l"]))
-    return proc.paste(tree_env.command(request))

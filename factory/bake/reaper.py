@@ -21,8 +21,12 @@ DURABLE = ("stages.json", "sealed", "kept")
 """What stays in a work folder between runs: finished stages, and what --keep-failed was asked to keep."""
 
 
+GUEST = "guest"
+"""The folder of a guest that `factory boot` started, in its run's folder."""
+
+
 def reap(layout: Layout) -> list[str]:
-    """Clean up after every dead run; a line for each thing that was removed or ended."""
+    """Clean up after every dead run; a line for each process ended and each folder cleaned."""
     said: list[str] = []
     for folder in sorted(layout.runs.glob("*/")):
         events = journal.read_events(folder)
@@ -30,6 +34,7 @@ def reap(layout: Layout) -> list[str]:
             continue
         if not any(event["event"] == "finished" for event in events):
             said += [f"ended process {pid} of run {folder.name}" for pid in _end_processes(events)]
+        namespace.remove(folder / GUEST)
         (folder / "reaped").touch()
     said += sweep_all(layout)
     _forget_old_runs(layout)
@@ -41,14 +46,15 @@ def sweep_all(layout: Layout) -> list[str]:
     said: list[str] = []
     for work in sorted(layout.work.glob("*/")):
         with contextlib.suppress(ConflictError), journal.image_lock(layout, work.name, wait=False):
-            said += [f"removed {name} of {work.name}" for name in sweep(work)]
+            if sweep(work):
+                said.append(f"cleaned up after a run of {work.name} that was killed")
     return said
 
 
 def sweep(work: Path) -> list[str]:
     """Remove all but the durable files of a work folder; their names. The image's lock must be held."""
     removed = []
-    for path in sorted(work.iterdir()):
+    for path in sorted(work.iterdir()) if work.exists() else ():
         if path.name not in DURABLE:
             namespace.remove(path)
             removed.append(path.name)

@@ -20,8 +20,8 @@ from factory.model import BaseSpec, LockedBase
 
 @dataclass(frozen=True)
 class BaseContext:
-    """What a base is made with. `cache`: the factory's (trees/ and disks/ are made in it); `work`: a folder of this call's
-    own, which it makes and removes; `say` takes one line of progress."""
+    """What a base is made with. `cache`: the factory's (trees/ and disks/ are made in it); `work`: a folder of this
+    call's own, which it makes and removes; `say` takes one line of progress."""
 
     cache: Path
     work: Path

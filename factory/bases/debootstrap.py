@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 import shlex
+from pathlib import Path
 
+import factory
 from factory import digest, files, namespace, proc
 from factory.apt.pins import AptEnv
 from factory.bases import BaseContext, PreparedBase, machine
@@ -85,7 +87,8 @@ class _Bootstrap:
         tree, tar = self.context.work / "tree", self.trees.new_tar()
         try:
             argv = namespace.python("factory.bases.finish", str(tree), str(tar))
-            tree_digest = parse_digest(proc.run(namespace.command(argv, network=False)).text.strip())
+            done = proc.run(namespace.command(argv, network=False), cwd=Path(factory.__file__).parent.parent)
+            tree_digest = parse_digest(done.text.strip())
             installed = self.context.repositories(self.spec.arch, self.suite).installed(tree, pins)
             return self.trees.add(tar, CachedTree(tree_digest, tree_digest, self.recipe, tuple(installed), tar))
         finally:

@@ -33,7 +33,7 @@ _KERNEL_OF_ARCH = {"i386": "686-pae", "armhf": "armmp", "ppc64el": "powerpc64le"
 NEVER = ("usrmerge",)
 """Not to be chosen while bootstrapping: see above."""
 
-ENABLED = ("systemd-networkd.service", "systemd-resolved.service", "factory-host-key.service")
+ENABLED = ("systemd-networkd.service", "systemd-resolved.service", "ssh-host-key.service")
 MASKED = (
     "apt-daily.timer",
     "apt-daily-upgrade.timer",
@@ -74,7 +74,7 @@ DNSStubListener=no
 LLMNR=no
 MulticastDNS=no
 """,
-    "etc/systemd/system/factory-host-key.service": """\
+    "etc/systemd/system/ssh-host-key.service": """\
 [Unit]
 Description=Make this machine's SSH host key
 ConditionPathExists=!/etc/ssh/ssh_host_ed25519_key

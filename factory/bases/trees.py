@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from factory.apt.questions import Installed
-from factory.apt.store import write_atomically
+from factory.apt.store import remove_stale, write_atomically
 from factory.digest import Digest, hex_of, parse_digest
 from factory.model import Package
 
@@ -57,6 +57,7 @@ class TreeCache:
     def new_tar(self) -> Path:
         """A path in the cache's file system to write a tar to, for `add`."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        remove_stale(self.folder, ".*.tar")
         return self.folder / f".{secrets.token_hex(8)}.tar"
 
     def add(self, tar: Path, tree: CachedTree) -> CachedTree:
@@ -83,8 +84,8 @@ class TreeCache:
             tar = path.with_suffix(".tar")
             if tar.stat().st_size != data["size"]:
                 return None
-            digests = (parse_digest(data[name]) for name in ("digest", "tree-digest", "recipe"))
-            return CachedTree(*digests, tuple(_installed(*item) for item in data["packages"]), tar)
+            digest, tree, recipe = (parse_digest(data[name]) for name in ("digest", "tree-digest", "recipe"))
+            return CachedTree(digest, tree, recipe, tuple(_installed(*item) for item in data["packages"]), tar)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

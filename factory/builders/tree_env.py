@@ -37,12 +37,16 @@ _RESOLVED = ("systemd/resolve/resolv.conf", "systemd/resolve/stub-resolv.conf", 
 
 @dataclass(frozen=True)
 class TreeRequest:
-    """A command to run beside a tree that is made to look booted. `files`: lent to the tree, path -> text."""
+    """A command to run beside a tree that is made to look booted. `files`: lent to the tree, path -> text.
+
+    `interactive`: the command gets the user's terminal.
+    """
 
     tree: str
     hostname: str
     command: Sequence[str]
     files: Mapping[str, str] = field(default_factory=dict)
+    interactive: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,8 @@ def run(request: TreeRequest) -> int:
     lent = [_lend(tree, path, content, mode) for path, content, mode in _loans(tree, request)]
     keys = _host_keys(tree)
     try:
+        if request.interactive:
+            return proc.attach(request.command, env={"HOME": "/root"})
         return proc.stream(request.command, lambda line: print(line, flush=True))  # noqa: T201 - read by the builder
     finally:
         for loan in lent:

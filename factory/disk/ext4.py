@@ -134,7 +134,7 @@ class FileSystem:
                 "the file system was not unmounted: its journal must be replayed before it is read",
                 where=f"{self.path} at byte {self.offset}",
             )
-        self.block_size = 1024 << struct.unpack_from("<I", sb, 0x18)[0]
+        self.block_size: int = 1024 << struct.unpack_from("<I", sb, 0x18)[0]
         (self._inodes, blocks) = struct.unpack_from("<II", sb, 0)
         (first_data_block,) = struct.unpack_from("<I", sb, 0x14)
         (self._inodes_per_group,) = struct.unpack_from("<I", sb, 0x28)
@@ -142,7 +142,7 @@ class FileSystem:
         descriptor_size = struct.unpack_from("<H", sb, 0xFE)[0] if incompat & _BIT64 else 32
         if incompat & _BIT64:
             blocks |= struct.unpack_from("<I", sb, 0x150)[0] << 32
-        self._blocks = blocks
+        self._blocks: int = blocks
         if self.block_size > 65536 or not self._inodes_per_group or descriptor_size < 32:
             raise self._damaged("the superblock makes no sense")
         groups = -(-self._inodes // self._inodes_per_group)
@@ -154,6 +154,11 @@ class FileSystem:
             if descriptor_size >= 64:
                 block |= struct.unpack_from("<I", self._view, at + 0x28)[0] << 32
             self._tables.append(block)
+
+    @property
+    def size(self) -> int:
+        """The bytes the file system takes."""
+        return self._blocks * self.block_size
 
     def inode(self, number: int) -> Inode:
         """One inode. DiskError where the number is none of this file system's."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -98,23 +99,23 @@ def _refuse_unwritable(tree: Path, entries: Sequence[Entry]) -> None:
 
 def _script(tree: Path, entries: Sequence[Entry], folder: Path) -> Iterator[str]:
     """The debugfs commands, folder by folder. Attribute values go through files in `folder`."""
-    links: dict[str, int] = {}
-    for entry in entries:
-        if entry.hardlink is not None:
-            links[entry.hardlink] = links.get(entry.hardlink, 0) + 1
     values = 0
     # A stable sort: folders in the order of their own paths, so that each exists when it is entered.
     ordered = sorted(entries, key=lambda entry: os.fsencode(os.path.dirname(entry.path)))  # noqa: PTH120
+    links = Counter(entry.hardlink for entry in entries if entry.hardlink is not None)
+    written: dict[str, str] = {}  # the path under which a group of hard links was written, by the group's name
     for parent, group in groupby(ordered, key=lambda entry: os.path.dirname(entry.path)):  # noqa: PTH120
         yield f"cd {_quoted(parent)}"
         for entry in group:
             if entry.path == LOST_AND_FOUND:
                 raise DiskError("files in /lost+found cannot be put on a disk", where=entry.path)
             name = _quoted(os.path.basename(entry.path) or ".")  # noqa: PTH119
-            if entry.hardlink not in (None, entry.path):
-                yield f"ln {_quoted(entry.hardlink)} {name}"
+            if entry.hardlink in written:
+                yield f"ln {_quoted(written[entry.hardlink])} {name}"
                 continue
-            yield from _made(tree, entry, name, links.get(entry.path, 1))
+            if entry.hardlink is not None:
+                written[entry.hardlink] = entry.path
+            yield from _made(tree, entry, name, links[entry.hardlink] if entry.hardlink is not None else 1)
             for attribute, value in entry.xattrs:
                 values += 1
                 file = folder / str(values)

@@ -6,6 +6,7 @@ mounts; only `replay` writes, and only to a disk that is the caller's own.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -84,16 +85,28 @@ def replay(disk: Path, offset: int) -> bool:
     """Replay the journal of a file system that was not unmounted; whether there was one to replay.
 
     Writes to `disk`: give it a copy. Nothing but the journal is applied, so what is read later is what the guest saw.
+    A file system inside a disk is replayed in a file of its own: e2fsck 1.47 cannot open it again at an offset.
     """
     with FileSystem(disk, offset, dirty_ok=True) as fs:
         if not fs.dirty:
             return False
-    argv = ["e2fsck", "-y", "-E", "journal_only", f"{disk}?offset={offset}"]
-    done = proc.run(argv, check=False)
-    if done.code not in (0, 1):
-        raise DiskError(
-            "the journal of the root file system cannot be replayed", where=proc.failure(argv, done).message
-        )
+        size = fs.size
+    own = disk.with_name(f".{disk.name}.journal") if offset else disk
+    try:
+        if offset:
+            _copy_data(disk, offset, own, 0, size)
+        argv = ["e2fsck", "-y", "-E", "journal_only", str(own)]
+        done = proc.run(argv, check=False)
+        if done.code not in (0, 1):
+            raise DiskError(
+                "the journal of the root file system cannot be replayed: " + proc.failure(argv, done).message,
+                where=str(disk),
+            )
+        if offset:
+            _copy_data(own, 0, disk, offset, size)
+    finally:
+        if offset:
+            own.unlink(missing_ok=True)
     return True
 
 
@@ -142,6 +155,30 @@ def write_tar(fs: FileSystem, out: IO[bytes]) -> list[Entry]:
                 out.write(bytes(-entry.size % 512))
         out.write(bytes(2 * tarfile.RECORDSIZE))
     return [entry for entry, _ in listing]
+
+
+def _copy_data(source: Path, start: int, target: Path, to: int, size: int) -> None:
+    """Copy what is written of a part of a file into another, where the holes are holes or hold what may stay."""
+    try:
+        with source.open("rb") as reader, target.open("r+b" if target.exists() else "w+b") as writer:
+            if writer.seek(0, os.SEEK_END) < to + size:
+                writer.truncate(to + size)
+            at = start
+            while at < start + size:
+                try:
+                    at = os.lseek(reader.fileno(), at, os.SEEK_DATA)
+                except OSError as error:
+                    if error.errno == errno.ENXIO:  # only holes follow
+                        break
+                    raise
+                end = min(os.lseek(reader.fileno(), at, os.SEEK_HOLE), start + size)
+                while at < end:
+                    copied = os.copy_file_range(reader.fileno(), writer.fileno(), end - at, at, to + at - start)
+                    if not copied:
+                        raise DiskError("the disk ends before its file system does", where=str(source))
+                    at += copied
+    except OSError as error:
+        raise DiskError(f"a part of the disk cannot be copied: {error.strerror}", where=str(target)) from error
 
 
 def _gpt(table: bytes, each: int) -> Iterator[Partition]:

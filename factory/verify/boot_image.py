@@ -7,8 +7,8 @@ buffer-format.rst: several archives in a row, each plain or compressed), compres
 from __future__ import annotations
 
 import lzma
-import shutil
 import struct
+import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,17 +28,31 @@ _CPIO = (b"070701", b"070702")
 
 def initrds(raw: Path, work: Path) -> Iterator[tuple[str, bytes]]:
     """(name, unpacked content) of each initial ramdisk in the ESP of a raw disk; nothing where there is no ESP."""
+    for name, image in _programs(raw, work):
+        packed = section(image, b".initrd")
+        if packed is not None:
+            yield f"the initial ramdisk of {name}", unpack(packed)
+
+
+def kernel(raw: Path, work: Path) -> Path | None:
+    """A kernel of a raw disk's ESP, as a file in `work`; None where it has none. It serves to probe KVM."""
+    for _, image in _programs(raw, work):
+        if (found := section(image, b".linux")) is not None:
+            path = work / "vmlinuz"
+            path.write_bytes(found)
+            return path
+    return None
+
+
+def _programs(raw: Path, work: Path) -> Iterator[tuple[str, bytes]]:
+    """(path, content) of each .efi file in the ESP of a raw disk."""
     for part in rootdisk.partitions(raw):
         if part.type == ESP_TYPE:
-            folder = work / f"esp{part.number}"
-            folder.mkdir()
-            proc.run(["mcopy", "-s", "-n", "-Q", "-i", f"{raw}@@{part.offset}", "::/", str(folder)])
-            for path in sorted(folder.rglob("*")):
-                if path.is_file() and path.suffix.lower() == ".efi":
-                    packed = section(path.read_bytes(), b".initrd")
-                    if packed is not None:
-                        yield f"the initial ramdisk of {path.relative_to(folder)}", unpack(packed)
-            shutil.rmtree(folder)
+            with tempfile.TemporaryDirectory(prefix="esp-", dir=work) as folder:
+                proc.run(["mcopy", "-s", "-n", "-Q", "-i", f"{raw}@@{part.offset}", "::/", folder])
+                for path in sorted(Path(folder).rglob("*")):
+                    if path.is_file() and path.suffix.lower() == ".efi":
+                        yield str(path.relative_to(folder)), path.read_bytes()
 
 
 def section(image: bytes, name: bytes) -> bytes | None:

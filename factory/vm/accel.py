@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from factory import proc
-from factory.vm.machine import KVM, TCG
+from factory.vm.machine import KVM, TCG, processor
 
 DEADLINE_S = 8
 _PROOF = b"Kernel panic - not syncing: VFS: Unable to mount root fs"
@@ -63,7 +63,7 @@ def kernel_boots(kernel: Path, accel: str, deadline_s: float = DEADLINE_S) -> bo
     process = proc.spawn(
         [
             "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
-            "-machine", "q35", "-accel", accel, "-cpu", "host" if accel == KVM else "max", "-m", "512M",
+            "-machine", "q35", "-accel", accel, "-cpu", processor(accel), "-m", "512M",
             "-kernel", str(kernel), "-append", "console=ttyS0 panic=-1", "-serial", "stdio",
         ],
         stdout=subprocess.PIPE,

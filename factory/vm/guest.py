@@ -6,6 +6,7 @@ QEMU's standard input and output; a line there that is not JSON is something QEM
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -21,7 +22,7 @@ from factory.errors import BootError, ToolError
 from factory.vm.machine import Machine, arguments
 
 Started = Callable[[int, int], None]
-"""Told the process id and its start time (clock ticks since boot, /proc/PID/stat field 22) as soon as QEMU runs."""
+"""Told the process id and its start time (`proc.identity`) as soon as QEMU runs."""
 
 _FATAL = (
     (re.compile(rb"Kernel panic - not syncing[^\r\n]*"), "its kernel panicked"),
@@ -71,7 +72,8 @@ class Guest:
             except (ToolError, subprocess.TimeoutExpired):
                 pass
         if self._process.stdin is not None:
-            self._process.stdin.close()
+            with contextlib.suppress(OSError):  # what QEMU did not read any more
+                self._process.stdin.close()
         proc.end(self._process)
 
     def qmp(self, command: str, **arguments: Any) -> Any:
@@ -192,17 +194,11 @@ def start(machine: Machine, on_start: Started | None = None) -> Guest:
     process = proc.spawn(arguments(machine), stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=machine.folder)
     try:
         if on_start is not None:
-            on_start(process.pid, start_time(process.pid))
+            on_start(process.pid, int(proc.identity(process.pid) or 0))
         return Guest(machine, process)
     except BaseException:
         proc.end(process)
         raise
-
-
-def start_time(pid: int) -> int:
-    """When a process started (clock ticks since boot): with its pid, its name for as long as this host runs."""
-    text = Path(f"/proc/{pid}/stat").read_text()
-    return int(text.rpartition(")")[2].split()[19])
 
 
 def forwarded_ports(info_usernet: str) -> dict[int, int]:

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from factory import bases, digest, lockfile, proc
+from factory import bases, digest, lockfile, namespace, proc
 from factory.apt.proxy import AptProxy
 from factory.bases import BaseContext, PreparedBase
 from factory.digest import Digest, is_digest
+from factory.disk import work
 from factory.errors import SpecError
 from factory.model import BaseSpec, Lock
 
@@ -80,6 +81,15 @@ def test_a_base_is_a_tree_with_its_record(spec: BaseSpec, context: BaseContext, 
     assert any(name in names for name in ("./etc/os-release", "./usr/lib/os-release"))
     assert {(names["./etc"].uid, names["./etc"].gid, names["./etc"].mode)} == {(0, 0, 0o755)}
     assert not context.work.exists()
+
+
+def test_the_tar_is_the_tree_with_that_digest(prepared: PreparedBase, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    try:
+        work.unpack(prepared.tree, tree, prepared.tree_digest)  # refuses another
+        assert tree.is_dir()
+    finally:
+        namespace.remove(tree)
 
 
 def test_what_is_locked_can_be_written_to_the_lock(prepared: PreparedBase) -> None:

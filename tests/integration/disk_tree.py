@@ -1,7 +1,7 @@
 """A small tree with everything that is awkward to put on a disk, made in any order.
 
-Run inside a namespace: `disk_tree.py TREE forward|backward` makes it; the names are the same, the order of making is not.
-A third word, `plain`, leaves out attributes of users, which a tmpfs of older kernels has not, and device nodes.
+Run inside a namespace: `disk_tree.py TREE forward|backward` makes it; the names are the same, the order is not.
+The word `plain` leaves out attributes of users, which a tmpfs of older kernels has not; `small` the folder of many.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ def initrd(mtime: int, first_inode: int) -> bytes:
     return early + gzip.compress(cpio({"init": b"#!/bin/sh\n", "bin/x": b"x" * 999}, mtime, first_inode), mtime=mtime)
 
 
-def make(tree: Path, *, backward: bool, plain: bool) -> None:
+def make(tree: Path, *, backward: bool, plain: bool, small: bool) -> None:
     """Make the tree; only the order differs, and the times of what a bake would have made."""
-    files = dict(FILES)
+    files = {name: data for name, data in FILES.items() if not (small and name.startswith("opt/many/"))}
     baked = EPOCH + (5000 if backward else 9000)
     files["boot/initrd.img-6.1.0-10-test"] = initrd(baked, 77 if backward else 1234)
     made = sorted([*files, *LINKS, *FOLDERS], reverse=backward)
@@ -121,4 +121,5 @@ def _attributes(tree: Path, *, plain: bool) -> None:
 
 
 if __name__ == "__main__":
-    make(Path(sys.argv[1]), backward=sys.argv[2] == "backward", plain="plain" in sys.argv)
+    words = sys.argv[2:]
+    make(Path(sys.argv[1]), backward="backward" in words, plain="plain" in words, small="small" in words)

@@ -1,6 +1,6 @@
 """Makes the small image that the boot tests use. Run in a namespace: `guest_image.py TREE.TAR FOLDER FAULTY`.
 
-Writes FOLDER/disk.qcow2, manifest, vmlinuz, default_ssh. With FAULTY = yes the image breaks every rule at once.
+Writes FOLDER/disk.qcow2, manifest, default_ssh. With FAULTY = yes the image breaks every rule at once.
 `guest_image.py TREE.TAR FOLDER sshd` asks the image's own sshd about the configurations in FOLDER/cases.json.
 """
 
@@ -123,8 +123,6 @@ def make(tree: Path, folder: Path, faulty: bool) -> None:
     (folder / "disk.qcow2").chmod(0o444)
     (folder / "manifest").write_bytes(manifest.dumps(entries))
     (folder / "default_ssh").write_bytes((tree / "etc/default/ssh").read_bytes())
-    (kernel,) = tree.glob("boot/vmlinuz-*")
-    shutil.copy(kernel, folder / "vmlinuz")
 
 
 def ask_sshd(tree: Path, folder: Path) -> None:

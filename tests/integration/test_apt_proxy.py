@@ -171,10 +171,13 @@ def test_an_index_that_is_not_one_is_not_frozen(repository: Repository, apt: Apt
     repository.replaced = {path: page, f"{path}.gz": page}
     with AptProxy(cache) as proxy:
         apt.use(proxy)
-        assert apt.update()[0] != 0
+        apt.update()
+        assert proxy.misses != []
+        assert ask(proxy).candidates(["web"]) == {}
         repository.replaced = {}
-        assert apt.update()[0] == 0
-        assert apt.candidate("web") == "1.0"
+        code, text = apt.update()
+        assert code == 0, text
+        assert apt.candidate("web") == ask(proxy).candidates(["web"])["web"].version == "1.0"
 
 
 @pytest.mark.parametrize("fault", ["gone", "truncated", "away"])
@@ -305,12 +308,13 @@ def test_a_client_that_goes_away_does_not_stop_the_download(repository: Reposito
         assert len(repository.requests) == 1
 
 
-def test_only_http_is_fetched(cache: Path) -> None:
+@pytest.mark.parametrize(
+    ("path", "status"), [("file:///etc/hostname", b"501"), ("https://127.0.0.1/x", b"501"), ("/etc/hostname", b"404")]
+)
+def test_only_http_is_fetched(cache: Path, path: str, status: bytes) -> None:
     with AptProxy(cache) as proxy, socket.create_connection(("127.0.0.1", proxy.port)) as connection:
-        connection.sendall(b"GET file:///etc/hostname HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert connection.recv(1000).startswith(b"HTTP/1.1 501")
-        connection.sendall(b"GET /etc/hostname HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert connection.recv(1000).startswith(b"HTTP/1.1 404")
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert connection.recv(1000).startswith(b"HTTP/1.1 " + status)
 
 
 def test_a_local_package_has_a_digest_of_its_own_and_others_that_of_their_deb(

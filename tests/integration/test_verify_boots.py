@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -13,13 +14,15 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 
 import guest_image
 import pytest
 
 from factory import digest, namespace, proc
+from factory.disk import formats
 from factory.errors import BootError
-from factory.verify import built_in, report
+from factory.verify import boot_image, built_in, report
 from factory.verify.checks import Checks
 from factory.verify.report import VerifyReport
 from factory.verify.request import VerifyRequest
@@ -171,7 +174,7 @@ def test_verify_names_every_rule_that_an_image_breaks(tree_tar: Path, tmp_path: 
     assert messages[built_in.UNITS].startswith("broken.service failed: it broke\n")
     assert messages[built_in.PORTS] == "tcp 8099 on :: (systemd) listens and is not in ports"
     assert messages[built_in.STATE].splitlines() == ["/etc/issue removed (file)", "/opt/litter added (file)"]
-    assert messages[built_in.SEALED] == "/root/.bash_history: the history of the bake"
+    assert messages[built_in.SEALED] == "/root/.bash_history: a history"
     assert "changed while" in messages[built_in.UNCHANGED]
     secrets = messages[built_in.SECRETS]
     assert "the secret FREE (as it is) is in the disk at byte" in secrets
@@ -201,6 +204,11 @@ def test_verify_of_a_disk_of_zeros_is_a_boot_error(clean: Path, tmp_path: Path, 
     assert not (work / "keys").exists()
 
 
+def test_a_guest_whose_qemu_dies_is_a_boot_error(clean: Path, tmp_path: Path, work: Path) -> None:
+    with pytest.raises(BootError, match="QEMU ended"):
+        verify(request_for(clean, tmp_path, work), lambda pid, _: Timer(1, os.kill, (pid, signal.SIGKILL)).start())
+
+
 def test_look_keeps_a_guest_until_it_ends(clean: Path, tmp_path: Path, work: Path) -> None:
     said: list[str] = []
 
@@ -220,7 +228,11 @@ def test_look_keeps_a_guest_until_it_ends(clean: Path, tmp_path: Path, work: Pat
 
 
 def test_kernel_boots_under_emulation_and_a_file_of_zeros_does_not(clean: Path, tmp_path: Path) -> None:
-    assert accel.kernel_boots(clean / "vmlinuz", TCG, 120)
+    raw = tmp_path / "disk.raw"
+    formats.to_raw(clean / "disk.qcow2", "qcow2", raw)
+    kernel = boot_image.kernel(raw, tmp_path)
+    assert kernel is not None
+    assert accel.kernel_boots(kernel, TCG, 120)
     zeros = tmp_path / "zeros"
     zeros.write_bytes(bytes(1 << 20))
     assert not accel.kernel_boots(zeros, TCG, 5)

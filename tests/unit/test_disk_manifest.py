@@ -75,7 +75,8 @@ SEALED = [Entry("/", "dir", 0o755, 0, 0), Entry("/etc/machine-id", "file", 0o644
     [
         "/etc/ssh/ssh_host_rsa_key", "/etc/ssh/ssh_host_ed25519_key.pub", "/var/lib/systemd/random-seed",
         "/var/log/dpkg.log", "/var/log/journal/0123/system.journal", "/var/log/nginx/error.log.1",
-        "/root/.bash_history", "/home/alice/.python_history", "/root/.ansible/tmp", "/root/.cache/pip/x", "/var/cache/apt/pkgcache.bin",
+        "/root/.bash_history", "/home/alice/.python_history", "/root/.ansible/tmp",
+        "/root/.cache/pip/x", "/var/cache/apt/pkgcache.bin",
         "/var/cache/ldconfig/aux-cache", "/var/cache/debconf/config.dat-old", "/var/lib/apt/lists/x_InRelease",
         "/etc/passwd-", "/etc/shadow-", "/tmp/x", "/var/tmp/x", "/run/x", "/dev/null", "/proc/1", "/sys/x",
         "/usr/sbin/policy-rc.d", "/etc/apt/apt.conf.d/99factory-bake", "/etc/apt/sources.list.d/factory-bake.list",

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from factory import proc
 from factory.errors import BootError
 from factory.vm import accel, entry
-from factory.vm.guest import forwarded_ports, start_time, tail_of
+from factory.vm.guest import forwarded_ports, tail_of
 from factory.vm.machine import KVM, TCG, Machine, arguments
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "qemu-arguments.txt"
@@ -193,15 +193,6 @@ def test_tail_of_is_short_and_printable_whatever_the_guest_prints(console: bytes
     tail = tail_of(console, lines)
     assert len(tail.split("\n")) <= lines
     assert all(char == "\n" or char.isprintable() for char in tail)
-
-
-def test_start_time_tells_processes_apart() -> None:
-    ours = start_time(1)
-    process = proc.spawn(["sleep", "30"])
-    try:
-        assert start_time(process.pid) > ours
-    finally:
-        proc.end(process)
 
 
 def test_probe_answers_from_the_cache_only_for_this_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

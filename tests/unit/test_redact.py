@@ -1,0 +1,72 @@
+"""Secrets: found in every form, struck from text, read from the environment or a private file."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from factory.bake import secrets
+from factory.errors import UsageError
+from factory.model import ImageSpec, Layout
+from factory.redact import MASK, Redactor, patterns
+
+IMAGE = ImageSpec("web", "amd64", "b", False, "rootfs", "p.yml", secrets=("TOKEN",))
+VALUES = st.text(min_size=8, max_size=40).filter(
+    lambda text: text.encode("utf-8", "ignore") == text.encode("utf-8", "replace")
+)
+
+
+@given(VALUES, st.binary(max_size=20), st.binary(max_size=20), st.booleans())
+def test_base64_of_any_text_around_a_secret_holds_a_pattern(value: str, before: bytes, after: bytes, url: bool) -> None:
+    encode = base64.urlsafe_b64encode if url else base64.b64encode
+    text = encode(before + value.encode() + after)
+    assert any(form in text for form in patterns(value))
+
+
+@given(VALUES, st.text(), st.text())
+def test_redactor_leaves_no_secret(value: str, before: str, after: str) -> None:
+    text = Redactor({"TOKEN": value})(f"{before}{value}{after}")
+    assert value not in text.replace(MASK, "\0")
+
+
+def test_redactor_strikes_base64_and_json_forms() -> None:
+    value = 'top "secret"\nvalue'
+    redact = Redactor({"T": value})
+    encoded = base64.b64encode(b"xy" + value.encode() + b"z").decode()
+    assert MASK in redact(encoded)
+    assert "secret" not in redact('{"msg": "top \\"secret\\"\\nvalue"}')
+
+
+def test_secret_from_environment_file_and_folder(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    assert secrets.read(layout, IMAGE, {"TOKEN": "from-environment"}) == {"TOKEN": "from-environment"}
+    path = tmp_path / "token"
+    path.write_text("from-a-file\n")
+    path.chmod(0o600)
+    assert secrets.read(layout, IMAGE, {"TOKEN_FILE": str(path)}) == {"TOKEN": "from-a-file"}
+    folder = tmp_path / ".factory/secrets"
+    folder.mkdir(parents=True)
+    (folder / "TOKEN").write_text("from-the-folder")
+    (folder / "TOKEN").chmod(0o600)
+    assert secrets.read(layout, IMAGE, {"X": ""}) == {"TOKEN": "from-the-folder"}
+
+
+def test_secret_missing_open_or_short_is_refused_without_its_value(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    with pytest.raises(UsageError, match="TOKEN is not given") as caught:
+        secrets.read(layout, IMAGE, {"X": ""})
+    assert caught.value.where == "image.web.secrets"
+    path = tmp_path / "token"
+    path.write_text("readable-by-others")
+    path.chmod(0o644)
+    with pytest.raises(UsageError, match="others can read") as caught:
+        secrets.read(layout, IMAGE, {"TOKEN_FILE": str(path)})
+    assert "readable-by-others" not in caught.value.message
+    with pytest.raises(UsageError, match="shorter than 8"):
+        secrets.read(layout, IMAGE, {"TOKEN": "short"})
+    assert secrets.read(layout, replace(IMAGE, secrets=()), {}) == {}
