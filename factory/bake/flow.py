@@ -6,7 +6,7 @@ children are skipped, and say why.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from factory import lockfile, proc, spec
@@ -31,12 +31,12 @@ def bake(layout: Layout, options: Options, listener: Listener) -> Report:
     return _bake(layout, factory, images, options, listener, notes)
 
 
-def plan(layout: Layout, options: Options) -> Mapping[ImageSpec, assess.Assessment]:
+def plan(layout: Layout, options: Options) -> list[tuple[ImageSpec, assess.Assessment]]:
     """What `bake` would do, without doing any of it."""
     factory, images, _ = _read(layout, options.names)
     lock = lockfile.read(layout.lock)
     found = assess.all_images(layout, factory, images, lock, force=_forced(options, images))
-    return {image: found[image.name] for image in images}
+    return [(image, found[image.name]) for image in images]
 
 
 def _read(layout: Layout, names: Sequence[str]) -> tuple[FactorySpec, list[ImageSpec], tuple[str, ...]]:

@@ -32,14 +32,13 @@ BOOTABLE = ("qcow2", "raw", "vmdk")
 class Parent:
     """What a bake starts from.
 
-    `tree` is a tar with the tree digest `tree_digest` (None: it was taken out of a disk whose digest was checked);
-    `disk` makes or finds a bootable disk and names its format; `locked_base` is what the lock is to say of a base, None
-    above another image.
+    `tree` is a tar with the tree digest `tree_digest`; `disk` makes or finds a bootable disk and names its format;
+    `locked_base` is what the lock is to say of a base, None above another image.
     """
 
     digest: Digest
     tree: Path
-    tree_digest: Digest | None
+    tree_digest: Digest
     packages: tuple[Package, ...]
     key_parts: dict[str, str]
     locked_base: LockedBase | None
@@ -141,7 +140,7 @@ def _base_below(session: Session, image: ImageSpec, scratch: Path) -> Parent:
     return Parent(
         digest=locked.digest,
         tree=prepared.tree,
-        tree_digest=locked.digest if spec.kind == "debootstrap" else None,
+        tree_digest=prepared.tree_digest,
         packages=locked.packages,
         key_parts=key.base_parts(bases.recipe(spec), locked.digest),
         locked_base=locked,

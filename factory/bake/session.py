@@ -49,7 +49,7 @@ class Session:
         with contextlib.ExitStack() as stack:
             catalog = stack.enter_context(Catalog.open(layout.catalog))
             events.begin_run(catalog, run.id, run.command)
-            proxy = stack.enter_context(AptProxy(layout.cache))
+            proxy = stack.enter_context(AptProxy(layout.cache / "apt"))
             yield cls(layout, factory, run, listener, options, proxy, Store(layout.store), catalog)
 
     def finish(self, exit_code: int) -> None:

@@ -5,17 +5,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from factory import namespace
-from factory.apt.proxy import AptProxy
-from factory.apt.questions import Installed, Repositories
 from factory.digest import Digest
 from factory.errors import SpecError
 from factory.model import BaseSpec, LockedBase
+
+if TYPE_CHECKING:  # `recipe` alone is asked for by a bake with nothing to do, which must not load a web server
+    from factory.apt.proxy import AptProxy
+    from factory.apt.questions import Installed, Repositories
+
+KINDS = {"debootstrap": "factory.bases.debootstrap", "disk": "factory.bases.disk"}
+"""Kind -> its module, which holds it as `BASE`."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,8 @@ class BaseContext:
 
     def repositories(self, arch: str, suite: str | None = None) -> Repositories:
         """What can be asked about the repositories, as the proxy's snapshot has them."""
+        from factory.apt.questions import Repositories
+
         return Repositories(self.proxy.store, self.proxy.snapshot, arch, suite)
 
 
@@ -89,18 +97,11 @@ def disk_format(disk: Path) -> str:
 
 def kind_of(spec: BaseSpec) -> Base:
     """The kind that a spec names. SpecError lists those there are."""
-    kinds = _kinds()
-    if spec.kind not in kinds:
+    if spec.kind not in KINDS:
         raise SpecError(
             f"no kind of base is called {spec.kind!r}",
             where=f"images.toml: base.{spec.name}.kind",
-            hint=f"there are: {', '.join(sorted(kinds))}",
+            hint=f"there are: {', '.join(sorted(KINDS))}",
         )
-    return kinds[spec.kind]
-
-
-def _kinds() -> Mapping[str, Base]:
-    from factory.bases.debootstrap import Debootstrap
-    from factory.bases.disk import Disk
-
-    return {"debootstrap": Debootstrap(), "disk": Disk()}
+    kind: Base = importlib.import_module(KINDS[spec.kind]).BASE
+    return kind

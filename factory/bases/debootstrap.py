@@ -14,7 +14,7 @@ from pathlib import Path
 import factory
 from factory import digest, files, namespace, proc
 from factory.apt.pins import AptEnv
-from factory.bases import BaseContext, PreparedBase, machine
+from factory.bases import BaseContext, PreparedBase, finish, machine
 from factory.bases.trees import CachedTree, TreeCache
 from factory.digest import Digest, parse_digest
 from factory.errors import BaseError, FactoryError, LockMismatchError, SpecError, ToolError
@@ -29,8 +29,9 @@ class Debootstrap:
     """A suite of Debian, as packages."""
 
     def recipe(self, spec: BaseSpec) -> Digest:
-        """Suite, architecture, packages asked for, and what `machine` adds."""
-        return digest.of_json(["debootstrap", spec.suite, spec.arch, sorted(spec.include), machine.recipe()])
+        """Suite, architecture, packages asked for, what `machine` adds and `finish` takes away."""
+        wanted = [spec.suite, spec.arch, sorted(spec.include)]
+        return digest.of_json(["debootstrap", *wanted, machine.recipe(), finish.RULES])
 
     def prepare(
         self, spec: BaseSpec, locked: LockedBase | None, context: BaseContext, *, refresh: bool
@@ -174,3 +175,6 @@ def _checked_suite(spec: BaseSpec) -> str:
         if not _PACKAGE.match(name):
             raise SpecError(f"not the name of a package: {name!r}", where=f"{where}.include")
     return spec.suite
+
+
+BASE = Debootstrap()

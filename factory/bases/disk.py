@@ -123,3 +123,6 @@ def _unpack_database(tar: Path, work: Path) -> Path:
     argv = ["tar", "--extract", "--no-same-owner", "--file", str(tar), "--directory", str(folder), *members]
     proc.run(argv, check=False)  # what is not there cannot be unpacked, and that is fine
     return folder
+
+
+BASE = Disk()

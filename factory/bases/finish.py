@@ -30,6 +30,8 @@ _WRITTEN = {
     "etc/fstab": "# The kernel mounts the root file system, as its command line says.\n",
     "etc/hosts": "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n",
 }
+RULES = (_EMPTIED, _REMOVED, _KEPT_EMPTY, _WRITTEN)
+"""What decides the tree here: part of the recipe."""
 
 
 def finish(tree: Path) -> None:

@@ -24,7 +24,7 @@ class Parent:
     """What a bake starts from: its tree as a tar and that tree's digest; its disk where the builder asks for one."""
 
     tree: Path
-    tree_digest: Digest | None
+    tree_digest: Digest
     disk: Callable[[], tuple[Path, str]]  # made or fetched when called: the file and its format
 
 

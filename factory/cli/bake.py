@@ -70,12 +70,12 @@ def _dry_run(layout: Layout, options: Options, as_json: bool) -> int:
         images = [
             {"name": image.name, "arch": image.arch, "action": found.decision.action,
              "reasons": list(found.decision.reasons), "bake_key": found.inputs.bake_key}
-            for image, found in planned.items()
+            for image, found in planned
         ]  # fmt: skip
         output.document({"images": images})
         return 0
-    width = max((len(image.name) for image in planned), default=0)
-    for image, found in planned.items():
+    width = max((len(image.name) for image, _ in planned), default=0)
+    for image, found in planned:
         reasons = "; ".join(found.decision.reasons)
         output.data(f"{image.name:<{width}}  {found.decision.action:<9}  {reasons}".rstrip())
     return 0

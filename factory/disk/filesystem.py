@@ -79,7 +79,11 @@ def write(tree: Path, entries: Sequence[Entry], disk: Path, geometry: Geometry) 
     said = [line for line in done.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
     if done.code != 0 or said[1:]:  # the first line is debugfs's version
         if any("allocate" in line or "No space" in line or "not enough" in line.lower() for line in said):
-            raise DiskError("the tree does not fit in its root file system:\n" + "\n".join(said[1:4]), where=str(disk))
+            raise DiskError(
+                "the tree does not fit in its root file system:\n" + "\n".join(said[1:4]),
+                where=str(disk),
+                hint="raise the image's disk_mib in images.toml",
+            )
         raise DiskError("the root file system cannot be written:\n" + "\n".join(said[1:12]), where=proc.paste(argv))
 
 

@@ -29,10 +29,14 @@ _FATAL = (
     (re.compile(rb"You are in (emergency|rescue) mode"), "it went into emergency mode"),
     (re.compile(rb"ALERT!\s[^\r\n]*|\(initramfs\) "), "its initial ramdisk found no root file system"),
     (re.compile(rb"No bootable option or device was found|UEFI Interactive Shell|Shell> "), "its disk is not bootable"),
-    (re.compile(rb"Failed to start [^\r\n]*(OpenBSD Secure Shell|ssh\.s)[^\r\n]*"), "its ssh service failed"),
 )
-_LOGIN = re.compile(rb"login: *$", re.MULTILINE)
-_AFTER_LOGIN_S = 120
+_LATE = (
+    (re.compile(rb"login: *$", re.MULTILINE), "it reached its login prompt"),
+    (re.compile(rb"Failed to start [^\r\n]*(OpenBSD Secure Shell|ssh\.s)"), "its ssh service failed"),
+)
+"""Signs that ssh should answer soon if ever: systemd may start a service again that failed."""
+
+_LATE_S = 120
 _POLL_S = 0.2
 
 
@@ -116,15 +120,16 @@ class Guest:
         `login` is only tried when something answers as an ssh server. Raises BootError as soon as the console shows
         that it will not come up, when QEMU ends, or after `deadline_s`; it names console tail, log and screenshot.
         """
-        seen_login: float | None = None
+        late_since: float | None = None
         while True:
             if self._answers() and login():
                 return self.uptime_s
             why = self._hopeless()
-            if seen_login is None and _LOGIN.search(self.console()):
-                seen_login = self.uptime_s
-            if seen_login is not None and self.uptime_s - seen_login > _AFTER_LOGIN_S:
-                why = f"it reached its login prompt, but ssh did not let us in within {_AFTER_LOGIN_S} s"
+            late = next((what for pattern, what in _LATE if pattern.search(self.console())), None)
+            if late is not None:
+                late_since = late_since or self.uptime_s
+                if self.uptime_s - late_since > _LATE_S:
+                    why = why or f"{late}, but ssh did not let us in within {_LATE_S} s of that"
             if why is None and self.uptime_s > deadline_s:
                 why = f"it did not answer within {deadline_s:g} s"
             if why is not None:

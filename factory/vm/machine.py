@@ -84,7 +84,7 @@ def processor(accelerator: str) -> str:
     """QEMU's `-cpu` argument: with KVM the host's processor, else all that emulation can do, less what makes it slow.
 
     Fast string moves are slow when emulated (byte by byte), and protection keys, SMAP and five-level page tables cost
-    more there than anywhere: without them a Debian guest boots with a tenth to a fifth less work. AVX2 stays (x86-64-v3).
+    more there than anywhere: without them a Debian guest boots with a tenth to a fifth less work. AVX2 stays.
     """
     return "host" if accelerator == KVM else "max,erms=off,fsrm=off,smap=off,pku=off,la57=off"
 

@@ -51,7 +51,7 @@ KINDS = ("debootstrap", "disk")
 
 
 def test_every_kind_is_under_this_contract(specs: dict[str, BaseSpec]) -> None:
-    assert set(bases._kinds()) == set(KINDS) == set(specs)
+    assert set(bases.KINDS) == set(KINDS) == set(specs)
 
 
 @pytest.fixture(params=KINDS)

@@ -79,6 +79,7 @@ def make(tree: Path, *, backward: bool, plain: bool, small: bool) -> None:
     files = {name: data for name, data in FILES.items() if not (small and name.startswith("opt/many/"))}
     baked = EPOCH + (5000 if backward else 9000)
     files["boot/initrd.img-6.1.0-10-test"] = initrd(baked, 77 if backward else 1234)
+    tree.mkdir()
     made = sorted([*files, *LINKS, *FOLDERS], reverse=backward)
     for name in made:
         path = tree / name
@@ -93,7 +94,7 @@ def make(tree: Path, *, backward: bool, plain: bool, small: bool) -> None:
         for number in range(0, 900, 3):  # more extents than an inode holds
             file.seek(number * 4096)
             file.write(b"data")
-        file.truncate(200 << 20)
+        file.truncate(40 << 20)
     for name in ("z last", "usr/bin/a first", "opt/middle"):
         (tree / name).hardlink_to(tree / "usr/bin/one name")
     os.mkfifo(tree / "opt/fifo", 0o640)

@@ -97,7 +97,7 @@ def test_the_tree_is_a_machine_without_an_identity(prepared: PreparedBase) -> No
     assert not [name for name in members if name.startswith("usr/share/man/") and name.endswith(".gz")]
     assert "usr/share/doc/systemd/copyright" in members
     wants = "etc/systemd/system/multi-user.target.wants"
-    for unit in ("ssh", "systemd-networkd", "factory-host-key"):
+    for unit in ("ssh", "systemd-networkd", "ssh-host-key"):
         assert f"{wants}/{unit}.service" in members
     assert members["etc/systemd/system/apt-daily.timer"].linkname == "/dev/null"
     assert members["etc/resolv.conf"].linkname == "../run/systemd/resolve/resolv.conf"

@@ -66,7 +66,7 @@ def _gone(pid: int) -> bool:
 def test_second_run_conflicts_while_the_first_lives(
     layout: Layout, holder: tuple[subprocess.Popen[str], int, int]
 ) -> None:
-    process, child, stray = holder
+    process, _child, stray = holder
     try:
         with pytest.raises(ConflictError, match="another run"), journal.image_lock(layout, "web-amd64", wait=False):
             pass

@@ -192,10 +192,8 @@ def test_verify_of_a_disk_of_zeros_is_a_boot_error(clean: Path, tmp_path: Path, 
     zeros = tmp_path / "disk.qcow2"
     proc.run(["qemu-img", "create", "-q", "-f", "qcow2", str(zeros), "64M"])
     request = replace(request_for(clean, tmp_path, work), artifact=zeros, boot_deadline_s=120)
-    began = time.monotonic()
     with pytest.raises(BootError, match="its disk is not bootable") as error:
         verify(request)
-    assert time.monotonic() - began < 100
     assert error.value.exit_code == 4
     assert error.value.where is not None
     assert str(request.logs / "console.log") in error.value.where

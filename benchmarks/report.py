@@ -1,0 +1,176 @@
+"""What was measured, as a table for a terminal, as JSON, and as the page `docs/benchmarks.md`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.clock import Measured, median
+from benchmarks.factory_bake import TO_DISK
+from benchmarks.machine import Machine
+
+TARGET_TO_DISK = 0.20
+TARGET_ALL = 0.45
+TARGET_NOTHING_S = 1.0
+TARGET_HELP_S = 0.150
+TARGET_PEAK_MIB = 200
+
+
+@dataclass(frozen=True)
+class Quick:
+    """What needs no bake: `factory bake` of `images` unchanged images, `factory --help`, an empty Python program."""
+
+    images: int
+    nothing_s: float
+    help_s: float
+    python_s: float
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table. `target` is an upper bound; None where there is none."""
+
+    name: str
+    value: float
+    unit: str
+    target: float | None = None
+
+    @property
+    def reached(self) -> bool | None:
+        return None if self.target is None else self.value <= self.target
+
+    @property
+    def cells(self) -> tuple[str, str, str]:
+        target = "" if self.target is None else f"<= {_number(self.target, self.unit)}"
+        verdict = {None: "", True: "reached", False: "MISSED"}[self.reached]
+        return _number(self.value, self.unit), target, verdict
+
+
+@dataclass(frozen=True)
+class Results:
+    """A whole measurement; the two sequences are of the same length, and empty where only the quick part ran."""
+
+    machine: Machine
+    quick: Quick
+    by_hand: Sequence[Measured] = ()
+    by_factory: Sequence[Measured] = ()
+
+    def figures(self) -> list[Figure]:
+        """The figures, medians of the repetitions."""
+        quick = self.quick
+        figures = [
+            Figure(f"factory bake, {quick.images} images unchanged", quick.nothing_s, "s", TARGET_NOTHING_S),
+            Figure("  as a multiple of an empty Python program", quick.nothing_s / quick.python_s, "x"),
+            Figure("factory --help", quick.help_s, "s", TARGET_HELP_S),
+            Figure("  as a multiple of an empty Python program", quick.help_s / quick.python_s, "x"),
+        ]
+        if not self.by_factory:
+            return figures
+        by_hand = median([run.wall_s for run in self.by_hand])
+        to_disk = median([to_disk_s(run) for run in self.by_factory])
+        everything = median([run.wall_s for run in self.by_factory])
+        by_hand_cpu = median([run.cpu_s for run in self.by_hand])
+        return [
+            Figure("hand-written Packer, verifies nothing", by_hand, "s"),
+            Figure("factory, from render to disk", to_disk, "s"),
+            Figure("factory, with boot and checks", everything, "s"),
+            Figure("ratio, from render to disk", to_disk / by_hand, "", TARGET_TO_DISK),
+            Figure("ratio, with boot and checks", everything / by_hand, "", TARGET_ALL),
+            Figure("ratio of processor time, everything", median([r.cpu_s for r in self.by_factory]) / by_hand_cpu, ""),
+            Figure(
+                "the factory's own peak memory",
+                max(run.peak_mib or 0 for run in self.by_factory),
+                "MiB",
+                TARGET_PEAK_MIB,
+            ),
+            *figures,
+        ]
+
+    def as_json(self) -> dict[str, object]:
+        """The document results.json."""
+        return {
+            "machine": self.machine.as_json(),
+            "figures": [
+                {"name": f.name.strip(), "value": round(f.value, 4), "unit": f.unit, "target": f.target,
+                 "reached": f.reached}
+                for f in self.figures()
+            ],
+            "handwritten": [run.as_json() for run in self.by_hand],
+            "factory": [run.as_json() for run in self.by_factory],
+            "quick": vars(self.quick),
+        }  # fmt: skip
+
+
+def to_disk_s(run: Measured) -> float:
+    """Seconds of a bake from render to disk."""
+    return sum(run.stages.get(stage, 0) for stage in TO_DISK)
+
+
+def one(run: Measured) -> str:
+    """One measurement on one line."""
+    stages = "  ".join(f"{name} {seconds:.1f}" for name, seconds in run.stages.items())
+    return f"{run.wall_s:.1f} s (processors {run.cpu_s:.1f} s, load before {run.load:.1f}):  {stages}"
+
+
+def table(results: Results) -> str:
+    """The figures for a terminal."""
+    rows = [(figure.name, *figure.cells) for figure in results.figures()]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:<{widths[2]}}  {d}".rstrip() for a, b, c, d in rows]
+    return "\n".join([str(results.machine), "", *lines])
+
+
+def document(results: Results) -> str:
+    """The page docs/benchmarks.md."""
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `make bench`; the figures are medians. The machine:",
+        f"{results.machine}.",
+        "",
+        "| | | target | |",
+        "| --- | ---: | --- | --- |",
+        *("| " + " | ".join((figure.name.strip(), *figure.cells)) + " |" for figure in results.figures()),
+        "",
+        "## What is compared",
+        "",
+        "Both bake `web` from the same playbook and variables on the finished disk of `hardened`, in turns.",
+        "",
+        "- By hand: `benchmarks/handwritten/web.pkr.hcl`, Packer's `qemu` builder and `ansible` provisioner. It has",
+        "  what the factory has: accelerator, cores, memory, a warm package cache, no syncing to the disk, an ed25519",
+        "  key through the firmware; and pipelining, one kept connection, no proxy, a copy-on-write layer instead of a",
+        "  copy. Packer's own compression (zlib) is off; `qemu-img` packs the disk with zstd. It verifies nothing.",
+        "- The factory: `factory bake web --force`. From render to disk are the stages base, provision, seal and disk,",
+        "  the digest and its proof from the stored file included. With boot and checks is the whole command.",
+        "",
+        "## Each run",
+        "",
+        "Seconds. Processor time is that of all processes; load is that of the machine just before.",
+        "",
+        *_runs("hand-written Packer", results.by_hand),
+        *_runs("factory", results.by_factory),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _runs(title: str, runs: Sequence[Measured]) -> list[str]:
+    if not runs:
+        return []
+    names = list(dict.fromkeys(name for run in runs for name in run.stages))
+    lines = [
+        f"| {title} | " + " | ".join(names) + " | all | processors | load |",
+        "| --- |" + " ---: |" * (len(names) + 3),
+    ]
+    for number, run in enumerate(runs, 1):
+        cells = [f"{run.stages.get(name, 0):.1f}" for name in names]
+        cells += [f"{run.wall_s:.1f}", f"{run.cpu_s:.1f}", f"{run.load:.1f}"]
+        lines.append(f"| {number} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def _number(value: float, unit: str) -> str:
+    if unit == "s":
+        return f"{value * 1000:.0f} ms" if value < 2 else f"{value:.1f} s"
+    if unit == "MiB":
+        return f"{value:.0f} MiB"
+    return f"{value:.2f}{unit}" if unit != "x" else f"{value:.1f}x"

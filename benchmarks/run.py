@@ -1,0 +1,94 @@
+"""`make bench`: a hand-written Packer build of `web` against the factory's bake of it; and a bake of nothing.
+
+    python -m benchmarks.run [--repeat N] [--factory DIR] [--scratch DIR] [--quick]
+
+Prints a table; writes `benchmarks/results.json` and `docs/benchmarks.md`. Everything runs on a copy of the factory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from benchmarks import factory_bake, handwritten_build, machine, report, unchanged
+from benchmarks.clock import Measured
+from benchmarks.report import Quick, Results
+from benchmarks.scratch import FACTORY, REPOSITORY, copy_of
+from factory.errors import FactoryError
+from factory.model import Layout
+
+IMAGE = "web"
+IMAGES = 100
+QUICK_TIMES = 11
+
+
+def main() -> int:
+    """Measure, print, write; the exit code."""
+    chosen = _arguments()
+    try:
+        results = _measure(chosen)
+    except FactoryError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        return error.exit_code
+    print("\n" + report.table(results))
+    if not chosen.quick:
+        chosen.out.write_text(json.dumps(results.as_json(), indent=2) + "\n")
+        chosen.document.parent.mkdir(exist_ok=True)
+        chosen.document.write_text(report.document(results))
+        print(f"\nwritten: {chosen.out} and {chosen.document}")
+    return 0
+
+
+def _measure(chosen: argparse.Namespace) -> Results:
+    with copy_of(chosen.factory, chosen.scratch, keep=chosen.keep) as layout:
+        _say("start-up, and a bake of nothing")
+        quick = _quick(layout)
+        if chosen.quick:
+            return Results(machine.describe(layout), quick)
+        _say(f"warming up: whatever {IMAGE} still lacks is baked")
+        factory_bake.warm_up(layout, IMAGE)
+        prepared = handwritten_build.prepare(layout, layout.state / "handwritten")
+        by_hand: list[Measured] = []
+        by_factory: list[Measured] = []
+        for number in range(1, chosen.repeat + 1):
+            _say(f"run {number} of {chosen.repeat}: the hand-written Packer build")
+            by_hand.append(handwritten_build.build(prepared, number))
+            _say(f"  {report.one(by_hand[-1])}")
+            _say(f"run {number} of {chosen.repeat}: factory bake {IMAGE} --force")
+            by_factory.append(factory_bake.bake(layout, IMAGE))
+            _say(f"  {report.one(by_factory[-1])}")
+        return Results(machine.describe(layout), quick, tuple(by_hand), tuple(by_factory))
+
+
+def _quick(layout: Layout) -> Quick:
+    many = unchanged.make(layout.state / "unchanged", IMAGES)
+    return Quick(
+        images=IMAGES,
+        nothing_s=unchanged.bake_s(many, IMAGES, QUICK_TIMES),
+        help_s=unchanged.process_s([*FACTORY, "--help"], QUICK_TIMES),
+        python_s=unchanged.process_s([sys.executable, "-c", "pass"], QUICK_TIMES),
+    )
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeat", type=int, default=2, help="how often each of the two is measured, in turns")
+    parser.add_argument("--factory", type=Path, default=REPOSITORY, help="the factory whose caches are copied")
+    parser.add_argument("--scratch", type=Path, default=REPOSITORY / ".factory" / "bench", help="where the copy goes")
+    parser.add_argument("--keep", action="store_true", help="keep the copy")
+    parser.add_argument("--quick", action="store_true", help="only start-up and the bake of nothing; writes nothing")
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "benchmarks" / "results.json")
+    parser.add_argument("--document", type=Path, default=REPOSITORY / "docs" / "benchmarks.md")
+    chosen = parser.parse_args()
+    chosen.factory, chosen.scratch = chosen.factory.resolve(), chosen.scratch.resolve()
+    return chosen
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
