@@ -17,7 +17,7 @@ help: ## Show these lines
 setup: $(STAMPS)/system $(STAMPS)/python
 
 demo: setup ## Bake, boot and verify the three example images
-	@$(BIN)/python benchmarks/demo.py
+	@scripts/demo.sh
 
 test: setup quick ## Run the whole test suite, end-to-end bakes included
 	$(BIN)/pytest -q -n 2 --dist loadgroup tests/integration tests/e2e
@@ -38,7 +38,7 @@ soak: setup ## kill -9 a bake at random moments for MINUTES, and count what leak
 	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)
 
 clean: ## Remove what a factory keeps here: store, caches, logs
-	$(BIN)/python -m benchmarks.clean
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m benchmarks.clean; else echo "nothing to remove: nothing is set up"; fi
 
 $(STAMPS)/system: Makefile
 	@missing=$$(dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(SYSTEM_PACKAGES) 2>/dev/null \

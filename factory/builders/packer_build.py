@@ -14,8 +14,10 @@ from factory.provision import Connection, ProvisionRequest, ProvisionResult
 from factory.redact import Redactor
 
 
-def write_provision_request(job: BuildJob, connection: Connection) -> tuple[Path, ProvisionRequest]:
-    """Put the provisioner's request, and the secrets it needs, into the work folder."""
+def write_provision_request(
+    job: BuildJob, connection: Connection, files: Mapping[str, str] | None = None
+) -> tuple[Path, ProvisionRequest]:
+    """Put the provisioner's request, and its secrets, into the work folder. `files`: put into the guest first."""
     secrets_file = None
     if job.secrets:
         secrets_file = job.work / "secrets.json"
@@ -27,6 +29,7 @@ def write_provision_request(job: BuildJob, connection: Connection) -> tuple[Path
         folder=str(job.work),
         connection=connection,
         vars=job.image.vars,
+        files=files or {},
         secrets_file=str(secrets_file) if secrets_file else None,
     )
     path = job.work / "provision.json"

@@ -1,8 +1,8 @@
 """The builder for roles that a tree cannot serve: Packer's qemu builder boots the parent's disk, Ansible uses ssh.
 
 The parent's disk is never written: Packer gives the guest a layer above it. The guest is entered by an SMBIOS
-credential, or by a cloud-init seed where its systemd is too old; the same credential places what apt needs to reach our
-proxy. When Packer is done the tree is taken out of the disk, what was placed is taken back, and from there on it is a
+credential, or by a cloud-init seed where its systemd is too old; what apt needs to reach our proxy is copied in first.
+When Packer is done the tree is taken out of the disk, what was placed is taken back, and from there on it is a
 tree like any other. Packer and QEMU live in a process namespace that vanishes with its first process.
 """
 
@@ -50,6 +50,7 @@ class QemuBuilder:
                 Connection(
                     "ssh", port=port, private_key=str(keys.identity), known_hosts=str(entry.known_hosts(keys, port))
                 ),
+                job.lent_files(GATEWAY),
             )
             output = job.work / "packer-output"
             shutil.rmtree(output, ignore_errors=True)
@@ -89,10 +90,10 @@ def _guest(
     ]
     smbios = []
     if way.kind == "smbios":
-        credential = entry.write_credential(keys, way.default_ssh, files=job.lent_files(GATEWAY))
+        credential = entry.write_credential(keys, way.default_ssh)
         smbios = [["-smbios", f"type=11,path={credential}"]]
     else:
-        seed = entry.seed_iso(keys, job.work / "seed.iso", files=job.lent_files(GATEWAY))
+        seed = entry.seed_iso(keys, job.work / "seed.iso")
         drives.append(f"if=virtio,format=raw,readonly=on,file={seed}")
     return {
         "accelerator": "kvm" if acceleration == KVM else "tcg",

@@ -31,13 +31,17 @@ class Connection:
 
 @dataclass(frozen=True)
 class ProvisionRequest:
-    """One playbook run. Paths are absolute; `folder` takes tasks.jsonl and result.json."""
+    """One playbook run. Paths are absolute; `folder` takes tasks.jsonl and result.json.
+
+    `files`: put into a guest before the playbook runs, path relative to its root -> text.
+    """
 
     image: str
     playbook: str
     folder: str
     connection: Connection
     vars: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
     secrets_file: str | None = None  # 0600, JSON {NAME: value}
 
 

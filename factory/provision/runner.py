@@ -5,15 +5,18 @@ Never prints a wall of log: one line per task goes to standard output (Packer ha
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any, TextIO
 
 import yaml
 
+from factory import proc
 from factory.provision.records import (
     Connection,
     ProvisionRequest,
@@ -44,6 +47,8 @@ def provision(request_path: Path) -> bool:
     try:
         with (folder / "tasks.jsonl").open("w", buffering=1) as out:
             recorder = _Recorder(out, Redactor(secrets))
+            if request.files:
+                _place(request)
             status = _run_ansible(request, private, secrets, recorder)
         tail = "" if recorder.failed or status == "successful" else recorder.tail(private)
         write_result(folder, ProvisionResult(status, _ancestors(), recorder.failed, tail))
@@ -70,6 +75,27 @@ def _run_ansible(request: ProvisionRequest, private: Path, secrets: dict[str, st
         quiet=True,
     )
     return str(done.status)
+
+
+def _place(request: ProvisionRequest) -> None:
+    """Put the request's files into the guest, owned by root. Raises ToolError."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name, text in request.files.items():
+            member = tarfile.TarInfo(name.lstrip("/"))
+            data = text.encode()
+            member.size, member.mode = len(data), 0o644
+            tar.addfile(member, io.BytesIO(data))
+    connection = request.connection
+    assert connection.private_key is not None
+    command = ["ssh", *_ssh_options(connection), "-o", "BatchMode=yes", "-i", connection.private_key]
+    command += ["-p", str(connection.port), f"{connection.user}@{connection.host}", "tar -x --no-same-owner -C / -f -"]
+    proc.run(command, stdin=archive.getvalue())
+
+
+def _ssh_options(connection: Connection) -> list[str]:
+    known = f"UserKnownHostsFile={connection.known_hosts}"
+    return ["-o", "IdentitiesOnly=yes", "-o", known, "-o", "StrictHostKeyChecking=yes"]
 
 
 class _Recorder:
@@ -143,9 +169,7 @@ def _host(connection: Connection) -> dict[str, Any]:
         "ansible_port": connection.port,
         "ansible_user": connection.user,
         "ansible_ssh_private_key_file": connection.private_key,
-        "ansible_ssh_common_args": (
-            f"-o IdentitiesOnly=yes -o UserKnownHostsFile={connection.known_hosts} -o StrictHostKeyChecking=yes"
-        ),
+        "ansible_ssh_common_args": proc.paste(_ssh_options(connection)),
     }
 
 
