@@ -15,14 +15,16 @@ from factory.bake.session import Session
 from factory.catalog import events
 from factory.digest import Digest
 from factory.disk import formats
+from factory.disk.seal import SealFacts
 from factory.errors import VerifyError
 from factory.model import ImageSpec, LockedImage
+from factory.verify import boot_image
 from factory.verify import report as reports
 from factory.verify.checks import Checks
 from factory.verify.report import VerifyReport
 from factory.verify.request import VerifyRequest
 from factory.verify.run import verify as run_verification
-from factory.vm.accel import accelerator
+from factory.vm.accel import accelerator, host_kernel
 from factory.vm.session import Way
 from factory.vm.way import way_into
 
@@ -80,7 +82,8 @@ def request_for(session: Session, subject: Subject) -> Iterator[VerifyRequest]:
             manifest=session.store.path(locked.tree),
             work=work,
             logs=subject.logs,
-            accelerator=accelerator(layout.cache),
+            accelerator=accelerator(layout.cache, lambda: _kernel(artifact, format_, work)),
+            facts=SealFacts(image.name, locked.bake_key, started_at=0),
             way=way,
             checks=tuple(checks_of(session, image)),
             skip_checks=image.skip_checks,
@@ -117,13 +120,30 @@ def note_checks(session: Session, subject: Subject, report: VerifyReport) -> Non
     events.add_checks(session.catalog, session.run.id, (subject.image.name, subject.image.arch), checks)
 
 
+def _kernel(artifact: Path, format_: str, work: Path) -> Path | None:
+    """A kernel to try KVM with: the host's, else the image's own."""
+    found = host_kernel()
+    if found is not None:
+        return found
+    with _raw(artifact, format_, work) as raw:
+        return boot_image.kernel(raw, work)
+
+
 def _way(artifact: Path, format_: str, work: Path) -> Way:
+    with _raw(artifact, format_, work) as raw:
+        return way_into(raw)
+
+
+@contextmanager
+def _raw(artifact: Path, format_: str, work: Path) -> Iterator[Path]:
+    """The raw content of an artifact: itself, or a copy that is gone afterwards."""
     if format_ == "raw":
-        return way_into(artifact)
-    raw = work / "way.raw"
+        yield artifact
+        return
+    raw = work / "unpacked.raw"
     try:
         formats.to_raw(artifact, format_, raw)
-        return way_into(raw)
+        yield raw
     finally:
         raw.unlink(missing_ok=True)
 

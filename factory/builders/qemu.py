@@ -22,7 +22,7 @@ from factory.errors import ProvisionError
 from factory.provision import Connection, read_tasks
 from factory.vm import accelerator, entry
 from factory.vm.entry import GATEWAY, Keys
-from factory.vm.machine import FIRMWARE_CODE, FIRMWARE_VARS, KVM
+from factory.vm.machine import FIRMWARE_CODE, FIRMWARE_VARS, KVM, processor
 from factory.vm.session import Way
 from factory.vm.way import way_into
 
@@ -107,7 +107,7 @@ def _guest(
         "qemuargs": [
             ["-machine", "q35"],
             ["-accel", acceleration],
-            ["-cpu", "host" if acceleration == KVM else "max"],
+            ["-cpu", processor(acceleration)],
             ["-smp", str(_CPUS)],
             ["-m", f"{_MEMORY_MIB}M"],
             *[["-drive", drive] for drive in drives],

@@ -6,6 +6,7 @@ also when it fails. A failure is one line with its cause, then where and a hint;
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 import traceback
@@ -40,7 +41,8 @@ class _Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
-            return None
+            close = difflib.get_close_matches(cmd_name, COMMANDS, 1)
+            ctx.fail(f"there is no command {cmd_name}" + (f"; did you mean {close[0]}?" if close else ""))
         command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
         return command
 

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import workshop as workshops
+from workshop import FIXTURES, SECRET, Workshop, gone_within
 
 from factory import store
 from factory.disk import formats
-from tests.e2e import workshop as workshops
-from tests.e2e.workshop import FIXTURES, SECRET, Workshop, gone_within
 
 pytestmark = [pytest.mark.boots, pytest.mark.xdist_group("bake")]
 
