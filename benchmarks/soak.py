@@ -91,6 +91,7 @@ class Soak:
         self._watch = Watch(layout, self._temporary, self._secret)
         self._left: tuple[str, Leftovers] | None = None  # of the last kill: its stage, what it left
         self._changes = 0
+        self._web_is_done = True  # so that a bake of it without --force has nothing to do
         self.tallies: dict[str, Tally] = {}
         self.finished = 0
         self.notes: list[str] = []  # what outlived a kill, for the next run to end
@@ -108,7 +109,7 @@ class Soak:
         plan = self._random.choices(PLANS, [plan.weight for plan in PLANS])[0]
         if plan.bootstrap and self._random.random() < 0.7:
             namespace.remove(self._layout.cache / "trees")
-        if "--force" not in plan.arguments and self._random.random() < 0.4:
+        if "--force" not in plan.arguments and (self._web_is_done or self._random.random() < 0.3):
             self._change_a_task()
         known = set(self._layout.runs.glob("*/"))
         process = self._start(*plan.arguments)
@@ -122,6 +123,7 @@ class Soak:
         ended_by_itself = process.poll() is not None
         process.kill()
         process.wait()
+        self._web_is_done = ended_by_itself and plan.arguments[1] == "web"
         in_stage = _stage_of(self._new_run(known)) if not ended_by_itself else "ended"
         self._count_what_the_last_one_left(known)
         if ended_by_itself:

@@ -19,6 +19,10 @@ from typing import IO, Any
 
 from factory.errors import InterruptedRunError, MissingToolError, ToolError
 
+PIPE = subprocess.PIPE
+Process = subprocess.Popen[bytes]
+TimeoutExpired = subprocess.TimeoutExpired
+
 _guard = threading.Lock()
 _live: set[subprocess.Popen[bytes]] = set()
 _stopping = False

@@ -10,30 +10,26 @@ import base64
 from collections.abc import Mapping
 
 MASK = "*****"
-_SHORTEST = 4
-"""A shorter value is found everywhere by chance; such a secret is refused when it is read."""
+SHORTEST = 8
+"""Bytes. A shorter secret occurs in a disk by chance, so nobody could tell whether it leaked: it is refused."""
 
 
-def patterns(value: str) -> tuple[bytes, ...]:
-    """The byte strings that stand for `value`: raw, and the part of each base64 form that does not depend on what
-    stands around it."""
-    raw = value.encode()
-    found = {raw}
-    for alignment in range(3):
-        encoded = base64.b64encode(b"\0" * alignment + raw)
-        start = (0, 2, 3)[alignment]
-        end = len(encoded) - (0, 3, 2)[(len(raw) + alignment) % 3]
-        core = encoded[start:end]
-        if len(core) >= _SHORTEST + 2:
-            found |= {core, core.translate(bytes.maketrans(b"+/", b"-_"))}
-    return tuple(sorted(found))
+def patterns(value: bytes) -> dict[bytes, str]:
+    """The byte strings that betray `value`, and what each is: the value as it is, or the part of each base64 form that
+    does not depend on what stands around it."""
+    found = {value: "as it is"}
+    for shift in range(3):
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            core = encode(bytes(shift) + value)[-(-shift * 8 // 6) : (shift + len(value)) * 8 // 6]
+            found.setdefault(core, "in base64")
+    return found
 
 
 class Redactor:
     """Replaces every form of the given secrets in text by a mask."""
 
     def __init__(self, secrets: Mapping[str, str]) -> None:
-        forms = {form.decode("utf-8", "surrogateescape") for value in secrets.values() for form in patterns(value)}
+        forms = {form.decode("utf-8", "replace") for value in secrets.values() for form in patterns(value.encode())}
         # JSON and shells escape what a secret may hold; an escaped form is no less a secret.
         forms |= {value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") for value in secrets.values()}
         self._forms = sorted(forms, key=len, reverse=True)

@@ -12,9 +12,7 @@ from pathlib import Path
 
 from factory.errors import UsageError
 from factory.model import ImageSpec, Layout
-
-SHORTEST = 8
-"""A shorter value occurs in a disk by chance, so that nobody could tell whether it leaked."""
+from factory.redact import SHORTEST
 
 
 def read(layout: Layout, image: ImageSpec, environment: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -37,7 +35,7 @@ def _read_one(layout: Layout, image: ImageSpec, name: str, environment: Mapping[
         if path.stat().st_mode & 0o077:
             raise UsageError(f"others can read {path}", where=where, hint=f"chmod 600 {path}")
         value = path.read_text().rstrip("\n")
-    if len(value) < SHORTEST:
+    if len(value.encode()) < SHORTEST:
         raise UsageError(
             f"the secret {name} is shorter than {SHORTEST} characters",
             where=where,

@@ -17,7 +17,7 @@ import click
 
 from factory import __version__
 from factory.cli import output
-from factory.errors import FactoryError, InterruptedRunError
+from factory.errors import FactoryError, InterruptedRunError, UsageError
 
 COMMANDS = {
     "bake": ("factory.cli.bake", "Bake what changed, parents first."),
@@ -57,7 +57,12 @@ class _Commands(click.Group):
 @click.version_option(__version__, prog_name="factory")
 @click.pass_context
 def cli(ctx: click.Context, folder: str, verbose: bool) -> None:
-    """Bake golden machine images once, prove what they are, and record them."""
+    """Bake golden machine images once, prove what they are, and record them.
+
+    A factory is a folder with an images.toml; `factory init DIR` lays out a new one.
+    """
+    if not Path(folder).is_dir():
+        raise UsageError(f"there is no folder {folder}", where="-C", hint="-C names the folder that has images.toml")
     ctx.obj = {"folder": Path(folder), "verbose": verbose}
 
 
@@ -75,9 +80,11 @@ def run(arguments: list[str]) -> int:
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as done:
         return done.exit_code
+    except click.exceptions.NoArgsIsHelpError as asked:
+        output.say(asked.format_message())
+        return asked.exit_code
     except click.UsageError as error:
-        hint = f"{error.ctx.command_path} --help" if error.ctx else "factory --help"
-        return output.fail(_usage(error.format_message(), hint), as_json=as_json)
+        return output.fail(_usage(error, arguments), as_json=as_json)
     except (KeyboardInterrupt, click.Abort):
         return output.fail(InterruptedRunError("interrupted"), as_json=as_json)
     except BrokenPipeError:
@@ -92,10 +99,14 @@ def run(arguments: list[str]) -> int:
         return output.bug(error, as_json=as_json)
 
 
-def _usage(message: str, hint: str) -> FactoryError:
-    from factory.errors import UsageError
-
-    return UsageError(message, hint=hint)
+def _usage(error: click.UsageError, arguments: list[str]) -> UsageError:
+    """What click says, and the help that tells more; options of `factory` itself stand before the command."""
+    command = next((argument for argument in arguments if argument in COMMANDS), None)
+    if command and isinstance(error, click.NoSuchOption) and error.option_name in ("-C", "-v", "--verbose"):
+        hint = f"{error.option_name} goes before the command: factory {error.option_name} … {command}"
+    else:
+        hint = f"factory {command} --help" if command else "factory --help"
+    return UsageError(error.format_message(), hint=hint)
 
 
 def _is_verbose(arguments: list[str]) -> bool:

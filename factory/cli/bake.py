@@ -15,19 +15,25 @@ from factory.model import Layout
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME…]")
-@click.option("--force", is_flag=True, help="Bake even what has not changed.")
-@click.option("--refresh", is_flag=True, help="Pin the package versions that are offered now, first.")
-@click.option("--locked", is_flag=True, help="Fail (exit 5) where a bake gives another digest than the locked one.")
-@click.option("-j", "--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Images at a time.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be done, and why.")
-@click.option("--keep-failed", is_flag=True, help="Keep what a failed bake had built, and say how to get in.")
-@click.option("--no-wait", is_flag=True, help="Fail (exit 7) where another run holds an image.")
+@click.option("--force", is_flag=True, help="Bake even what has not changed: the NAMEs, or all.")
+@click.option("--refresh", is_flag=True, help="First pin the package versions that are offered now.")
+@click.option("--locked", is_flag=True, help="Fail (exit 5) where the locked inputs give another digest.")
+@click.option(
+    "-j", "--jobs", type=click.IntRange(1, 64), default=1, show_default=True, metavar="N", help="Images at a time."
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be done, and why; --refresh plays no part in it.")
+@click.option(
+    "--keep-failed",
+    is_flag=True,
+    help="Keep the tree that a failed playbook left (builder rootfs), and say how to get in.",
+)
+@click.option("--no-wait", is_flag=True, help="Fail (exit 7) where another run is baking the same image.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @click.pass_obj
 def bake(obj: dict[str, Any], /, as_json: bool, dry_run: bool, no_wait: bool, **chosen: Any) -> int:
-    """Bake what changed, parents first; without a NAME, every image.
+    """Bake what changed, parents first: the images NAME… and those below them; without a NAME, all.
 
-    An image is recorded in images.lock once the very bytes in the store booted and passed their checks.
+    An image is recorded in images.lock only when the very bytes in the store booted and passed their checks.
     """
     from factory.bake import flow
 
@@ -51,6 +57,7 @@ def bake(obj: dict[str, Any], /, as_json: bool, dry_run: bool, no_wait: bool, **
 
 
 def _interrupt(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # timeout(1), for one, sends it twice: let us tidy up in peace
     raise KeyboardInterrupt
 
 
@@ -86,7 +93,10 @@ def _dry_run(layout: Layout, options: Options, as_json: bool) -> int:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @click.pass_obj
 def why(obj: dict[str, Any], /, name: str, as_json: bool) -> int:
-    """Which inputs of NAME differ from its locked bake, down to the file, variable or package."""
+    """Which inputs of NAME differ from its locked bake, down to the file, variable or package.
+
+    They are named that finely where this factory's own catalog saw that bake; else by input.
+    """
     from factory.bake import asking
 
     answer = asking.why(Layout(obj["folder"].resolve()), name)

@@ -38,12 +38,12 @@ def doctor(obj: dict[str, Any], /, as_json: bool) -> int:
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def init(folder: Path, as_json: bool) -> None:
-    """Lay out a new factory in FOLDER: images.toml, templates, a playbook with its role.
+    """Lay out a new factory in DIR: images.toml, templates, a playbook with its role.
 
-    Nothing that is there already is touched; a folder with an images.toml is refused.
+    Nothing that is there already is touched; a folder that has one of these is refused.
     """
     from factory import skeleton
 

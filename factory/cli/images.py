@@ -16,9 +16,9 @@ from factory.model import Layout
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @click.pass_obj
 def verify(obj: dict[str, Any], /, name: str, as_json: bool) -> int:
-    """Boot the stored artifact of NAME and run its checks again. Never alters it.
+    """Boot the stored artifact of an image and run its checks again. Never alters it.
 
-    Exits 4 where a check fails; images.lock stays as it is either way.
+    DIGEST is one that images.lock holds. Exits 4 where a check fails; images.lock stays as it is either way.
     """
     from factory.bake import stored
 
@@ -49,7 +49,7 @@ def verify(obj: dict[str, Any], /, name: str, as_json: bool) -> int:
 @click.argument("name", metavar="NAME|DIGEST")
 @click.pass_obj
 def boot(obj: dict[str, Any], /, name: str) -> int:
-    """Start a disposable guest of NAME to look around in; says how to get in. Ctrl-C ends it.
+    """Start a disposable guest of an image to look around in, and say how to get in. Ctrl-C ends it.
 
     Nothing that is done in it is kept, and the image itself is only read.
     """

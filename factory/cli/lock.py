@@ -15,9 +15,16 @@ from factory.model import Layout
 @click.command()
 @click.argument("bases", nargs=-1, metavar="[BASE…]")
 @click.option("--check", "action", flag_value="check", help="Exit 5 where the lock is not true (the default).")
-@click.option("--refresh", "action", flag_value="refresh", help="Pin what the repositories offer now, of BASE or all.")
-@click.option("--repair", "action", flag_value="repair", help="Make images.lock anew from the catalog.")
-@click.option("--prune", "action", flag_value="prune", help="Drop what is gone from images.toml.")
+@click.option(
+    "--refresh",
+    "action",
+    flag_value="refresh",
+    help="Pin what the repositories offer now, for BASE… or all; bakes nothing.",
+)
+@click.option(
+    "--repair", "action", flag_value="repair", help="Make images.lock anew from the catalog, as after a merge conflict."
+)
+@click.option("--prune", "action", flag_value="prune", help="Drop from images.lock what is gone from images.toml.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @click.pass_obj
 def lock(obj: dict[str, Any], /, bases: tuple[str, ...], action: str | None, as_json: bool) -> int:

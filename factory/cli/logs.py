@@ -22,7 +22,8 @@ _MARKS = {"passed": "✓", "ok": "✓", "changed": "✓", "failed": "✗", "unre
 def logs(obj: dict[str, Any], /, run: str | None, name: str | None, as_json: bool) -> int:
     """What a run did: its stages, the tasks of its playbooks, its checks, and where the console logs are.
 
-    Without RUN, the last one; RUN may be shortened, and `factory logs NAME` is the last run that had NAME.
+    Without RUN, the last one; RUN may be shortened. With NAME, the last such run that had that image, and only what
+    belongs to it: `factory logs web`, `factory logs RUN web`.
     """
     layout = Layout(obj["folder"].resolve())
     folder, name = _find(layout, run, name)
@@ -35,21 +36,27 @@ def logs(obj: dict[str, Any], /, run: str | None, name: str | None, as_json: boo
 
 
 def _find(layout: Layout, run: str | None, name: str | None) -> tuple[Path, str | None]:
+    """The folder of the run that is meant, and the name of the image (without its architecture), if one is."""
     folders = sorted(layout.runs.glob("*/"), reverse=True)
     if not folders:
-        raise UsageError("there has been no run here", where=str(layout.runs), hint="factory bake")
-    if run is None:
-        return folders[0], name
-    matching = [folder for folder in folders if folder.name.startswith(run)]
-    if matching:
-        return matching[0], name
-    if name is None:
-        with_image = [folder for folder in folders if any(folder.glob(f"{run}-*/"))]
-        if with_image:
-            return with_image[0], run
-    raise UsageError(
-        f"there is no run {run}, and no run that had an image {run}", hint="factory logs shows the last run"
-    )
+        raise UsageError(
+            "there has been no run here", where=str(layout.runs), hint="factory bake, or name the folder with -C DIR"
+        )
+    wanted = [(run or "", name)] + ([("", run)] if run and name is None else [])
+    for prefix, image in wanted:
+        for folder in folders:
+            if folder.name.startswith(prefix) and (
+                image is None or any(_of(image, path) for path in folder.glob("*/"))
+            ):
+                return folder, image.partition("/")[0] if image else None
+    sought = f"no run {run} that had an image {name}" if name else f"no run {run}, and no run that had an image {run}"
+    raise UsageError(f"there is {sought}", hint="factory logs shows the last run")
+
+
+def _of(image: str, folder: Path) -> bool:
+    """Whether a folder of logs (NAME-ARCH) is that of an image, given as NAME or NAME/ARCH."""
+    name, _, arch = folder.name.rpartition("-")
+    return image in (name, f"{name}/{arch}")
 
 
 class _Told:
@@ -76,8 +83,11 @@ class _Told:
 
     @property
     def files(self) -> list[Path]:
-        pattern = f"{self.name}-*/*" if self.name else "*/*"
-        return sorted(path for path in self.folder.glob(pattern) if path.is_file())
+        return sorted(
+            path
+            for path in self.folder.glob("*/*")
+            if path.is_file() and (self.name is None or _of(self.name, path.parent))
+        )
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -95,19 +105,19 @@ class _Told:
             if event["event"] in ("decided", "stage", "failed", "started", "finished"):
                 output.data(f"  {event['at'][11:19]}  {_event_line(event)}")
         for image in dict.fromkeys(image for image, _, _ in (*self.tasks, *self.checks)):
-            output.data(f"\n{image}: tasks")
-            for owner, _, task in self.tasks:
-                if owner == image:
-                    mark = _MARKS.get(task.outcome, "·")
-                    output.data(
-                        f"  {mark} {task.outcome:<8} {task.duration_s:6.1f} s  {task.task}  ({_short(task.place)})"
-                    )
-            output.data(f"{image}: checks")
-            for owner, _, check in self.checks:
-                if owner == image:
-                    output.data(f"  {_MARKS.get(check.outcome, '·')} {check.outcome:<8} {check.test}")
-                    for line in check.message.splitlines()[:3] if check.outcome == "failed" else ():
-                        output.data(f"      {line}")
+            tasks = [task for owner, _, task in self.tasks if owner == image]
+            checks = [check for owner, _, check in self.checks if owner == image]
+            output.data(f"\n{image}: {len(tasks)} tasks" if tasks else f"\n{image}")
+            for task in tasks:
+                mark = _MARKS.get(task.outcome, "·")
+                output.data(f"  {mark} {task.outcome:<8} {task.duration_s:6.1f} s  {task.task}  ({_short(task.place)})")
+                for line in task.message.splitlines()[:3] if task.outcome in ("failed", "unreachable") else ():
+                    output.data(f"      {line}")
+            output.data(f"{image}: {len(checks)} checks")
+            for check in checks:
+                output.data(f"  {_MARKS.get(check.outcome, '·')} {check.outcome:<8} {check.test}")
+                for line in check.message.splitlines()[:3] if check.outcome == "failed" else ():
+                    output.data(f"      {line}")
         if self.files:
             output.data("\nfiles")
             for path in self.files:

@@ -12,6 +12,7 @@ from factory.errors import UsageError
 
 _HERE = Path(__file__).parent
 _LAYOUT = {
+    "gitattributes": ".gitattributes",
     "gitignore": ".gitignore",
     "images.toml": "images.toml",
     "base.yml": "playbooks/base.yml",
@@ -22,7 +23,7 @@ _LAYOUT = {
 
 def lay_out(folder: Path) -> list[str]:
     """Write a new factory into `folder`; the files written, relative to it. Raises UsageError where one exists."""
-    taken = [target for target in _LAYOUT.values() if target != ".gitignore" and (folder / target).exists()]
+    taken = [target for target in _LAYOUT.values() if not target.startswith(".git") and (folder / target).exists()]
     if taken:
         raise UsageError(f"{folder} is a factory already: it has {taken[0]}", where=str(folder / taken[0]))
     try:

@@ -6,15 +6,14 @@ Not found are other encodings (hex, compressed, encrypted, base64 broken into li
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from factory import redact
 from factory.errors import SpecError
 
-SHORTEST_BYTES = 8
 _CHUNK_BYTES = 4 << 20
 
 
@@ -44,23 +43,15 @@ def needles(secrets: Mapping[str, bytes]) -> list[Needle]:
     """Each secret as it is and in base64 (both alphabets). SpecError where one is too short to be told from chance."""
     found: dict[bytes, Needle] = {}
     for name, value in secrets.items():
-        if len(value) < SHORTEST_BYTES:
+        if len(value) < redact.SHORTEST:
             raise SpecError(
-                f"the secret {name} is shorter than {SHORTEST_BYTES} bytes: its absence could not be proven",
+                f"the secret {name} is shorter than {redact.SHORTEST} bytes: its absence could not be proven",
                 hint="use a longer one",
                 where=f"secrets.{name}",
             )
-        found.setdefault(value, Needle(name, "as it is", value))
-        for shift in range(3):
-            for encoded in (base64.b64encode, base64.urlsafe_b64encode):
-                data = _core(encoded(bytes(shift) + value), shift, len(value))
-                found.setdefault(data, Needle(name, "in base64", data))
+        for data, form in redact.patterns(value).items():
+            found.setdefault(data, Needle(name, form, data))
     return list(found.values())
-
-
-def _core(encoded: bytes, shift: int, length: int) -> bytes:
-    """The characters of base64 that depend on nothing but the `length` bytes that begin `shift` bytes in."""
-    return encoded[-(-shift * 8 // 6) : (shift + length) * 8 // 6]
 
 
 def in_bytes(wanted: list[Needle], data: bytes, place: str) -> list[Finding]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import selectors
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -66,7 +65,7 @@ def kernel_boots(kernel: Path, accel: str, deadline_s: float = DEADLINE_S) -> bo
             "-machine", "q35", "-accel", accel, "-cpu", processor(accel), "-m", "512M",
             "-kernel", str(kernel), "-append", "console=ttyS0 panic=-1", "-serial", "stdio",
         ],
-        stdout=subprocess.PIPE,
+        stdout=proc.PIPE,
     )  # fmt: skip
     try:
         assert process.stdout is not None

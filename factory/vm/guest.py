@@ -11,7 +11,6 @@ import json
 import re
 import shutil
 import socket
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -43,7 +42,7 @@ _POLL_S = 0.2
 class Guest:
     """A guest that was started. Use it as a context manager: it is stopped at the end."""
 
-    def __init__(self, machine: Machine, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, machine: Machine, process: proc.Process) -> None:
         self.machine = machine
         self._process = process
         self._said: list[str] = []
@@ -73,7 +72,7 @@ class Guest:
             try:
                 self.qmp("quit")
                 self._process.wait(10)
-            except (ToolError, subprocess.TimeoutExpired):
+            except (ToolError, proc.TimeoutExpired):
                 pass
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):  # what QEMU did not read any more
@@ -196,7 +195,7 @@ def start(machine: Machine, on_start: Started | None = None) -> Guest:
     shutil.copyfile(machine.firmware.with_name(machine.firmware.name.replace("CODE", "VARS")), machine.variables)
     create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", machine.disk_format, "-b", str(machine.disk)]
     proc.run([*create, str(machine.overlay)])
-    process = proc.spawn(arguments(machine), stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=machine.folder)
+    process = proc.spawn(arguments(machine), stdin=proc.PIPE, stdout=proc.PIPE, cwd=machine.folder)
     try:
         if on_start is not None:
             on_start(process.pid, int(proc.identity(process.pid) or 0))

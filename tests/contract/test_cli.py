@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from factory import cli
+from factory import cli, lockfile
 from factory.errors import UsageError
 
 SPEC = """\
@@ -166,3 +166,8 @@ def test_every_command_in_the_table_exists_and_has_help(capsys: pytest.CaptureFi
 
 def test_usage_error_is_the_error_of_the_tree() -> None:
     assert UsageError("x").exit_code == 2
+
+
+def test_init_tells_git_how_to_merge_the_lock(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert _run(capsys, "init", str(tmp_path / "new"))[0] == 0
+    assert (tmp_path / "new/.gitattributes").read_text() == lockfile.ATTRIBUTES

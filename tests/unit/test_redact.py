@@ -25,7 +25,7 @@ VALUES = st.text(min_size=8, max_size=40).filter(
 def test_base64_of_any_text_around_a_secret_holds_a_pattern(value: str, before: bytes, after: bytes, url: bool) -> None:
     encode = base64.urlsafe_b64encode if url else base64.b64encode
     text = encode(before + value.encode() + after)
-    assert any(form in text for form in patterns(value))
+    assert any(form in text for form in patterns(value.encode()))
 
 
 @given(VALUES, st.text(), st.text())
