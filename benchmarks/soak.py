@@ -19,19 +19,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks import leftovers
 from benchmarks.leftovers import KINDS, Leftovers, Watch
 from benchmarks.scratch import FACTORY, REPOSITORY, copy_of
-from factory import lockfile, namespace
+from factory import files, lockfile, namespace
 from factory.bake import journal
 from factory.catalog import lookups
 from factory.catalog.database import Catalog
 from factory.digest import Digest, is_digest
 from factory.errors import FactoryError
-from factory.files import replace
 from factory.model import Layout
 from factory.store import Store
 
@@ -89,6 +88,7 @@ class Soak:
         self._temporary = layout.root.parent / "tmp"
         self._temporary.mkdir()
         self._watch = Watch(layout, self._temporary, self._secret)
+        self._reported: set[leftovers.File] = set()
         self._left: tuple[str, Leftovers] | None = None  # of the last kill: its stage, what it left
         self._changes = 0
         self._web_is_done = True  # so that a bake of it without --force has nothing to do
@@ -123,45 +123,60 @@ class Soak:
         ended_by_itself = process.poll() is not None
         process.kill()
         process.wait()
-        self._web_is_done = ended_by_itself and plan.arguments[1] == "web"
-        in_stage = _stage_of(self._new_run(known)) if not ended_by_itself else "ended"
-        self._count_what_the_last_one_left(known)
+        if ended_by_itself and plan.arguments[1] == "web":
+            self._web_is_done = True
+        run = self._new_run(known)
+        if self._left is not None and run is not None and _has_cleaned_up(run):
+            self._settle()
         if ended_by_itself:
-            self._note_end(plan, process.returncode)
-        self._count(in_stage + (" (at a spawn)" if at_spawn and not ended_by_itself else ""), plan, ended_by_itself)
+            self._count_end(plan, process.returncode, run)
+        else:
+            self._count_kill(plan, _stage_of(run) + (" (at a spawn)" if at_spawn else ""))
 
-    def _count(self, stage: str, plan: Plan, ended_by_itself: bool) -> None:
-        left = self._watch.look(GRACE_S)
+    def _count_kill(self, plan: Plan, stage: str) -> None:
+        left = self._look()
         tally = self.tallies.setdefault(stage, Tally())
-        tally.kills += not ended_by_itself
+        tally.kills += 1
         for kind, count in left.counts().items():
             tally.before[kind] += count
+        self._left = (stage, left)
+        said = ", ".join(f"{count} {kind}" for kind, count in left.counts().items() if count) or "nothing"
+        self._say(plan, f"killed in {stage:<24} left: {said}")
         for pid, command in left.processes.items():
             self._note(f"killed in {stage}, `{' '.join(plan.arguments)}` left process {pid}: {command}")
         for problem in left.torn:
-            self._find(f"kill in {stage}: {problem}")
-        if ended_by_itself:
+            self._find(f"killed in {stage}: {problem}")
+
+    def _count_end(self, plan: Plan, code: int, run: Path | None) -> None:
+        """A bake that ended before it was killed: it must have ended well, and left nothing."""
+        self.finished += 1
+        self._say(plan, f"ended with exit code {code}")
+        if code != 0:
+            self._find(f"`{' '.join(plan.arguments)}` ended by itself with exit code {code}")
+        if run is not None:
+            left = self._look()
+            self._forget(left)
             for path, _ in sorted(left.private | left.files):
                 self._find(f"left by a bake that ended by itself: {path}")
-            self._left = None
-        else:
-            self._left = (stage, left)
-        said = ", ".join(f"{count} {kind}" for kind, count in left.counts().items() if count) or "nothing"
-        print(f"{time.strftime('%H:%M:%S')}  {' '.join(plan.arguments):<32} {stage:<24} left: {said}", flush=True)
 
-    def _count_what_the_last_one_left(self, known: set[Path]) -> None:
-        """Compare with what the kill before left, if the run since then got past its cleaning up."""
-        run = self._new_run(known)
-        if self._left is None or run is None:
-            return
-        if any(event["event"] == "decided" for event in journal.read_events(run)):
-            self._settle()
+    def _look(self) -> Leftovers:
+        """What is left, without what was reported already."""
+        left = self._watch.look(GRACE_S)
+        return replace(left, private=left.private - self._reported, files=left.files - self._reported)
+
+    def _forget(self, left: Leftovers) -> None:
+        self._reported |= left.private | left.files
+
+    def _say(self, plan: Plan, text: str) -> None:
+        print(f"{time.strftime('%H:%M:%S')}  {' '.join(plan.arguments):<32} {text}", flush=True)
 
     def _settle(self) -> None:
         """What the last kill left and is still there is a leak."""
         assert self._left is not None
         stage, before = self._left
-        for kind, count in (still := before.still_in(self._watch.look(GRACE_S))).counts().items():
+        still = before.still_in(self._look())
+        self._forget(still)
+        for kind, count in still.counts().items():
             self.tallies[stage].after[kind] += count
         for path, _ in sorted(still.private | still.files):
             self._find(f"a kill in {stage} left for good: {path}")
@@ -211,14 +226,10 @@ class Soak:
     def _change_a_task(self) -> None:
         """Change an input of `web`, so that it is baked without --force, and goes on where it was killed."""
         self._changes += 1
+        self._web_is_done = False
         path = self._layout.root / "playbooks/roles/web/templates/index.html.j2"
         text = path.read_text().partition("<!-- soak")[0]
-        replace(path, f"{text}<!-- soak {self._changes} -->\n".encode())
-
-    def _note_end(self, plan: Plan, code: int) -> None:
-        self.finished += 1
-        if code != 0:
-            self._find(f"`{' '.join(plan.arguments)}` ended by itself with exit code {code}")
+        files.replace(path, f"{text}<!-- soak {self._changes} -->\n".encode())
 
     # --- the end
 
@@ -227,9 +238,9 @@ class Soak:
         process = self._start("bake", "-j", "2")
         if process.wait() != 0:
             self._find(f"the last bake ended with exit code {process.returncode}")
-        left = self._watch.look(GRACE_S)
         if self._left is not None:
             self._settle()
+        left = self._look()
         for kind, count in left.counts().items():
             if count:
                 self._find(f"after the last bake: {count} {kind}: {list(getattr(left, kind))[:5]}")
@@ -303,6 +314,11 @@ def _add_images(layout: Layout) -> None:
     """An image that a booted guest is provisioned for; and a secret for `web`, to be looked for in what is left."""
     text = layout.spec.read_text()
     layout.spec.write_text(text.replace("[image.web]\n", f'[image.web]\nsecrets = ["{SECRET}"]\n') + _IMAGES)
+
+
+def _has_cleaned_up(run: Path) -> bool:
+    """Whether a run got so far that it has cleaned up after those before it."""
+    return any(event["event"] == "decided" for event in journal.read_events(run))
 
 
 def _stage_of(run: Path | None) -> str:

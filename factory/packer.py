@@ -123,9 +123,10 @@ def validate(template: Path, version: PackerVersion) -> None:
         )
 
 
-def build_command(template: Path) -> list[str]:
-    """The command that builds `template`."""
-    return ["packer", "-machine-readable", "build", "-on-error=cleanup", str(template)]
+def build_command(template: Path, *, keep_failed: bool = False) -> list[str]:
+    """The command that builds `template`; with `keep_failed` what a failed build made is left where it is."""
+    on_error = "abort" if keep_failed else "cleanup"
+    return ["packer", "-machine-readable", "build", f"-on-error={on_error}", str(template)]
 
 
 def build(

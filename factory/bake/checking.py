@@ -73,7 +73,7 @@ def request_for(session: Session, subject: Subject) -> Iterator[VerifyRequest]:
     work.mkdir(parents=True, mode=0o700)
     try:
         artifact, format_ = artifact_of(session.store, locked)
-        way = subject.way or _way(artifact, format_, work)
+        way = subject.way or way_of(artifact, format_, work)
         yield VerifyRequest(
             name=image.name,
             artifact=artifact,
@@ -129,7 +129,8 @@ def _kernel(artifact: Path, format_: str, work: Path) -> Path | None:
         return boot_image.kernel(raw, work)
 
 
-def _way(artifact: Path, format_: str, work: Path) -> Way:
+def way_of(artifact: Path, format_: str, work: Path) -> Way:
+    """How to get into guests of a disk."""
     with _raw(artifact, format_, work) as raw:
         return way_into(raw)
 

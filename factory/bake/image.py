@@ -21,7 +21,7 @@ from factory.bake import assess, checking, journal, key, plan, reaper, secrets
 from factory.bake.parents import Parent, parent_of, tree_path
 from factory.bake.report import ImageResult
 from factory.bake.session import Session
-from factory.builders import BuildJob, Provisioned, tree_env
+from factory.builders import BuildJob, Provisioned, qemu, tree_env
 from factory.catalog import events
 from factory.catalog.record import BakeRecord, InputFile, InstalledPackage, record_bake
 from factory.digest import Digest
@@ -244,6 +244,7 @@ class ImageBake:
             secrets=values,
             on_task=lambda task: session.listener.detail(self.image.name, task),
             on_process=lambda pid: session.run.process(self.id, pid),
+            keep_failed=session.options.keep_failed,
         )
         try:
             provisioned = builders.get(self.image.builder).provision(job)
@@ -267,16 +268,21 @@ class ImageBake:
         missed = self.session.proxy.why_not(misses)
         message = f"{error.message}\n{missed}" if missed else error.message
         hint = error.hint
-        tree = self.work / "tree"
-        if self.session.options.keep_failed and tree.exists():
-            hint = f"look around in what was built: {self._keep(tree)}"
+        if self.session.options.keep_failed and (how := self._keep()) is not None:
+            hint = f"look around in what was built: {how}"
         return type(error)(message, hint=hint, where=error.where)
 
-    def _keep(self, tree: Path) -> str:
-        """Keep a tree that a failed playbook left; the command to get into it."""
+    def _keep(self) -> str | None:
+        """Keep the tree or the guest's disk that a failed playbook left; the command to get into it. None: nothing."""
         kept = self.work / "kept"
         namespace.remove(kept)
         kept.mkdir()
+        tree, disk = self.work / "tree", self.work / qemu.OUTPUT / qemu.DISK
+        if disk.exists():
+            disk.rename(kept / qemu.DISK)
+            return proc.paste(["factory", "-C", str(self.session.layout.root), "boot", str(kept / qemu.DISK)])
+        if not tree.exists():
+            return None
         tree.rename(kept / "tree")
         shell = ["chroot", str(kept / "tree"), "/bin/bash", "-l"]
         tree_env.write_request(

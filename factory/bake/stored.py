@@ -6,16 +6,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from factory import lockfile, spec, stores
+from factory import lockfile, namespace, spec, stores
 from factory.bake import checking, journal, reaper
 from factory.bake.options import Listener, Options
 from factory.bake.session import Session
+from factory.bases.disk import disk_format
 from factory.digest import Digest, is_digest
 from factory.errors import FactoryError, UsageError
 from factory.model import FactorySpec, ImageSpec, Layout, LockedImage
 from factory.store import Store
 from factory.verify import shell
 from factory.verify.report import VerifyReport
+from factory.verify.request import GuestRequest
+from factory.vm.accel import accelerator
 
 
 def find(layout: Layout, name: str) -> tuple[FactorySpec, ImageSpec, LockedImage]:
@@ -49,13 +52,39 @@ def verify(layout: Layout, name: str, listener: Listener) -> VerifyReport:
 
 
 def boot(layout: Layout, name: str, say: Callable[[str], None]) -> None:
-    """A disposable guest to look around in until it ends or the user interrupts. Raises BootError, StoreError."""
+    """A disposable guest to look around in until it ends or the user interrupts. Raises BootError, StoreError.
+
+    `name` may also be the path of a disk, such as the one that a failed bake kept.
+    """
+    if Path(name).is_file():
+        _boot_disk(layout, Path(name).resolve(), say)
+        return
     factory, image, locked = find(layout, name)
     with _session(layout, factory, _Quiet(), f"boot {name}") as session:
         logs = session.run.logs(f"{image.name}-{image.arch}")
         subject = checking.Subject(image, locked, logs, session.run.folder / reaper.GUEST)
         with checking.request_for(session, subject) as request:
             shell.look(request, say, lambda pid, _: session.run.process(image.name, pid))
+
+
+def _boot_disk(layout: Layout, disk: Path, say: Callable[[str], None]) -> None:
+    with journal.Run(layout, f"boot {disk.name}") as run:
+        reaper.reap(layout)
+        work = run.folder / reaper.GUEST
+        work.mkdir(mode=0o700)
+        try:
+            format_ = disk_format(disk, layered=True)
+            request = GuestRequest(
+                name=disk.name,
+                artifact=disk,
+                format=format_,
+                work=work,
+                accelerator=accelerator(layout.cache),
+                way=checking.way_of(disk, format_, work),
+            )
+            shell.look(request, say, lambda pid, _: run.process(disk.name, pid))
+        finally:
+            namespace.remove(work)
 
 
 def fetch(layout: Layout, name: str) -> dict[str, Path]:

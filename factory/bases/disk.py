@@ -74,14 +74,15 @@ class Disk:
             tar.unlink(missing_ok=True)
 
 
-def disk_format(disk: Path) -> str:
-    """`raw` or `qcow2`, by what is in the file. BaseError for other formats, and for a qcow2 file that needs others."""
+def disk_format(disk: Path, *, layered: bool = False) -> str:
+    """`raw` or `qcow2`, by what is in the file. BaseError for other formats, and for a qcow2 file that needs others,
+    unless `layered` allows that: only for files of our own."""
     with disk.open("rb") as file:
         head = file.read(_HEAD_BYTES).ljust(_HEAD_BYTES, b"\0")
     if head.startswith(_QCOW2):
         version, backing = struct.unpack_from(">IQ", head, 4)
         features = struct.unpack_from(">Q", head, 72)[0] if version >= 3 else 0
-        if backing or features & _EXTERNAL_DATA:
+        if (backing and not layered) or features & _EXTERNAL_DATA:
             raise BaseError(
                 "the disk is only the upper layer of another file", where=str(disk),
                 hint="make it whole: qemu-img convert -O qcow2 FILE WHOLE",

@@ -26,6 +26,9 @@ from factory.vm.machine import FIRMWARE_CODE, FIRMWARE_VARS, KVM, processor
 from factory.vm.session import Way
 from factory.vm.way import way_into
 
+OUTPUT, DISK = "packer-output", "disk.qcow2"
+"""The folder of the work folder in which Packer makes the guest's disk, and the disk in it."""
+
 _MEMORY_MIB = 1024
 _CPUS = 2
 _SSH_TIMEOUT = "10m"
@@ -52,13 +55,13 @@ class QemuBuilder:
                 ),
                 job.lent_files(GATEWAY),
             )
-            output = job.work / "packer-output"
+            output = job.work / OUTPUT
             shutil.rmtree(output, ignore_errors=True)
             guest = _guest(job, keys, way, port, disk, disk_format, output)
             template = packer_build.render_template(job, request_path, version, guest=guest)
-            command = namespace.command(packer.build_command(template))
+            command = namespace.command(packer.build_command(template, keep_failed=job.keep_failed))
             result = packer_build.run_packer(job, command, request)
-        finished = output / "disk.qcow2"
+        finished = output / DISK
         if not finished.exists():
             raise ProvisionError("Packer ended well but left no disk", where=str(output))
         tree = _take_out(job, finished, way)
@@ -86,7 +89,7 @@ def _guest(
     drives = [
         f"if=pflash,format=raw,unit=0,readonly=on,file={FIRMWARE_CODE}",
         f"if=pflash,format=raw,unit=1,file={variables}",
-        f"if=virtio,format=qcow2,cache=unsafe,file={output / 'disk.qcow2'}",
+        f"if=virtio,format=qcow2,cache=unsafe,file={output / DISK}",
     ]
     smbios = []
     if way.kind == "smbios":
@@ -100,7 +103,7 @@ def _guest(
         "disk": disk,
         "disk_format": disk_format,
         "disk_size": f"{job.image.disk_mib}M",
-        "file": "disk.qcow2",
+        "file": DISK,
         "output": output,
         "private_key": keys.identity,
         "qemu": proc.find("qemu-system-x86_64"),

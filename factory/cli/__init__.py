@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -69,7 +70,13 @@ def cli(ctx: click.Context, folder: str, verbose: bool) -> None:
 def main(argv: list[str] | None = None) -> None:
     """The console script: runs a command and exits with the code of the contract."""
     arguments = sys.argv[1:] if argv is None else argv
+    signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(run(arguments))
+
+
+def _interrupt(*_: object) -> None:
+    """A request to end is taken like Ctrl-C: tidy up, exit 130."""
+    raise KeyboardInterrupt
 
 
 def run(arguments: list[str]) -> int:

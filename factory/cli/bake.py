@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from typing import Any
 
 import click
@@ -41,7 +40,6 @@ def bake(obj: dict[str, Any], /, as_json: bool, dry_run: bool, no_wait: bool, **
     layout = Layout(obj["folder"].resolve())
     if dry_run:
         return _dry_run(layout, options, as_json)
-    signal.signal(signal.SIGTERM, _interrupt)
     with Progress(quiet=False) as progress:
         report = flow.bake(layout, options, progress)
     if as_json:

@@ -46,7 +46,7 @@ def verify(obj: dict[str, Any], /, name: str, as_json: bool) -> int:
 
 
 @click.command()
-@click.argument("name", metavar="NAME|DIGEST")
+@click.argument("name", metavar="NAME|DIGEST|DISK")
 @click.pass_obj
 def boot(obj: dict[str, Any], /, name: str) -> int:
     """Start a disposable guest of an image to look around in, and say how to get in. Ctrl-C ends it.

@@ -12,26 +12,38 @@ from factory.verify.checks import Checks
 from factory.vm.session import Way
 
 
-@dataclass(frozen=True)
-class VerifyRequest:
-    """One stored artifact to boot and check. All paths absolute.
+@dataclass(frozen=True, kw_only=True)
+class GuestRequest:
+    """A disk to boot, read-only. All paths absolute.
 
-    `artifact`, `format`, `digest`: the file in the store, its QEMU format, the digest of its bytes. `manifest`: the
-    sealed manifest's file. `work`: a folder that is there, private, removed by the caller; `logs`: the folder that
-    keeps JUnit XML, console and screenshot. `facts`: what the seal wrote, judged as well where given. `secrets`: values
-    by name, never printed. `forward`: guest ports that this host's loopback leads to (22 is how we get in).
-    `host_files`: files of this host that must not hold a secret either (run logs, journal, lock, catalog).
+    `artifact`, `format`: the file and its QEMU format. `work`: a folder that is there, private, removed by the caller.
+    `way`: how to get in. `forward`: guest ports that this host's loopback leads to (22 is how we get in).
     """
 
     name: str
     artifact: Path
     format: str
-    digest: Digest
-    manifest: Path
     work: Path
-    logs: Path
     accelerator: str
     way: Way
+    forward: tuple[int, ...] = (22,)
+    memory_mib: int = 1024
+    cpus: int = 2
+    boot_deadline_s: float = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyRequest(GuestRequest):
+    """One stored artifact to boot and check.
+
+    `digest`: of the artifact's bytes. `manifest`: the sealed manifest's file. `logs`: the folder that keeps JUnit XML,
+    console and screenshot. `facts`: what the seal wrote, judged as well where given. `secrets`: values by name, never
+    printed. `host_files`: files of this host that must not hold a secret either (run logs, journal, lock, catalog).
+    """
+
+    digest: Digest
+    manifest: Path
+    logs: Path
     facts: SealFacts | None = None
     checks: tuple[Checks, ...] = ()
     skip_checks: tuple[str, ...] = ()
@@ -39,8 +51,4 @@ class VerifyRequest:
     ports: tuple[int, ...] = (22,)
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     host_files: tuple[Path, ...] = ()
-    forward: tuple[int, ...] = (22,)
-    memory_mib: int = 1024
-    cpus: int = 2
-    boot_deadline_s: float = 300
     checks_timeout_s: float = 1800

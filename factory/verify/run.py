@@ -21,7 +21,7 @@ from factory.verify import boot_image, built_in, checks, disk_state, needles, re
 from factory.verify.guest_state import SETTLE_SCRIPT, STATE_SCRIPT, GuestState, parse
 from factory.verify.needles import Finding
 from factory.verify.report import Case, VerifyReport
-from factory.verify.request import VerifyRequest
+from factory.verify.request import GuestRequest, VerifyRequest
 from factory.vm.entry import PLACED
 from factory.vm.guest import Started
 from factory.vm.machine import Machine
@@ -100,7 +100,7 @@ def verify(
     )
 
 
-def machine_of(request: VerifyRequest, credential: Path | None, seed: Path | None) -> Machine:
+def machine_of(request: GuestRequest, credential: Path | None, seed: Path | None) -> Machine:
     """The machine that boots the request's artifact, given its way in."""
     return Machine(
         disk=request.artifact,

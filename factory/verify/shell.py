@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from factory.verify.request import VerifyRequest
+from factory.verify.request import GuestRequest
 from factory.verify.run import machine_of
 from factory.vm.guest import Started
 from factory.vm.session import Session, open_session
@@ -15,7 +15,7 @@ from factory.vm.session import Session, open_session
 Say = Callable[[str], None]
 
 
-def look(request: VerifyRequest, say: Say, on_start: Started | None = None) -> None:
+def look(request: GuestRequest, say: Say, on_start: Started | None = None) -> None:
     """Boot the request's artifact, say how to get in, and stay until the guest is shut down or the user interrupts.
 
     Raises BootError where it does not come up. A KeyboardInterrupt passes through once the guest is gone.

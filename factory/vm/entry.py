@@ -25,7 +25,6 @@ import base64
 import json
 import re
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,25 +154,23 @@ def sshd_options(default_ssh: str) -> str:
     return value
 
 
-def credential(keys: Keys, default_ssh: str = "", files: Mapping[str, str] | None = None) -> str:
+def credential(keys: Keys, default_ssh: str = "") -> str:
     """The SMBIOS type 11 string that lets `keys` in; `default_ssh` is the image's own /etc/default/ssh.
-
-    `files`: other files to place in the guest, content by path (mode 0644).
 
     It holds the guest's private host key: write it to a 0600 file (`write_credential`).
     """
-    return "io.systemd.credential.binary:tmpfiles.extra=" + _base64(_tmpfiles(keys, default_ssh, files or {}).encode())
+    return "io.systemd.credential.binary:tmpfiles.extra=" + _base64(_tmpfiles(keys, default_ssh).encode())
 
 
-def write_credential(keys: Keys, default_ssh: str = "", files: Mapping[str, str] | None = None) -> Path:
+def write_credential(keys: Keys, default_ssh: str = "") -> Path:
     """`credential` in a 0600 file beside the keys, for `-smbios type=11,path=`."""
     path = keys.folder / "credential"
     path.touch(mode=0o600, exist_ok=False)
-    path.write_text(credential(keys, default_ssh, files))
+    path.write_text(credential(keys, default_ssh))
     return path
 
 
-def _tmpfiles(keys: Keys, default_ssh: str, more: Mapping[str, str]) -> str:
+def _tmpfiles(keys: Keys, default_ssh: str) -> str:
     """The tmpfiles.d lines (systemd 250 or later: `~` decodes base64)."""
     options = f"{sshd_options(default_ssh)} -f {_FOLDER}/sshd_config".strip()
     files = (
@@ -182,32 +179,30 @@ def _tmpfiles(keys: Keys, default_ssh: str, more: Mapping[str, str]) -> str:
         (f"{_FOLDER}/sshd_root.conf", "0600", _SSHD_ROOT),
         (f"{_FOLDER}/authorized_keys", "0600", keys.public + "\n"),
         (f"{_FOLDER}/host_key", "0600", keys.host_key.read_text()),
-        *((_absolute(path), "0644", text) for path, text in more.items()),
     )
     lines = [f"d {_FOLDER} 0700 root root -"]
     lines += [f"f+~ {path} {mode} root root - {_base64(text.encode())}" for path, mode, text in files]
     return "\n".join(lines) + "\n"
 
 
-def seed_iso(keys: Keys, path: Path, *, files: Mapping[str, str] | None = None) -> Path:
+def seed_iso(keys: Keys, path: Path) -> Path:
     """A cloud-init NoCloud seed (volume `cidata`) that lets `keys` in as root, at `path` (0600).
 
     As with the credential the guest's host key is ours. For guests whose systemd has no SMBIOS credentials.
-    `files` as in `credential`.
     """
     folder = keys.folder / "cidata"
     folder.mkdir(mode=0o700)
     (folder / "meta-data").write_text(
         f"instance-id: factory-{hex_of(of_bytes(keys.public.encode()))[:12]}\nlocal-hostname: guest\n"
     )
-    (folder / "user-data").write_text(_user_data(keys, files or {}))
+    (folder / "user-data").write_text(_user_data(keys))
     path.touch(mode=0o600)
     command = ["xorriso", "-as", "mkisofs", "-quiet", "-volid", "cidata", "-joliet", "-rock"]
     proc.run([*command, "-output", str(path), str(folder)])
     return path
 
 
-def _user_data(keys: Keys, files: Mapping[str, str]) -> str:
+def _user_data(keys: Keys) -> str:
     """cloud-config as JSON, which is YAML."""
     config = {
         "disable_root": False,
@@ -215,16 +210,8 @@ def _user_data(keys: Keys, files: Mapping[str, str]) -> str:
         "ssh_genkeytypes": ["ed25519"],
         "ssh_keys": {"ed25519_private": keys.host_key.read_text(), "ed25519_public": keys.host_public},
         "users": [{"name": "root", "lock_passwd": False, "ssh_authorized_keys": [keys.public]}],
-        "write_files": [
-            {"path": _absolute(path), "permissions": "0644", "encoding": "b64", "content": _base64(text.encode())}
-            for path, text in files.items()
-        ],
     }
     return "#cloud-config\n" + json.dumps(config, indent=1) + "\n"
-
-
-def _absolute(path: str) -> str:
-    return "/" + path.lstrip("/")
 
 
 def known_hosts(keys: Keys, port: int) -> Path:

@@ -144,16 +144,16 @@ class Workshop:
         (self.root / name).write_text(text.replace(old, new))
 
     def wait_for_stage(self, image: str, stage: str, process: subprocess.Popen[str]) -> None:
-        """Wait until the newest run's journal says that an image has entered a stage."""
+        """Wait until the journal of the run that `process` is says that an image has entered a stage."""
         ends_at = time.monotonic() + DEADLINE_S
         while time.monotonic() < ends_at:
-            newest = max((self.root / ".factory/runs").glob("*/journal.jsonl"), default=None, key=os.path.getmtime)
-            lines = newest.read_text().splitlines() if newest else []
-            for event in map(json.loads, filter(lambda line: line.endswith("}"), lines)):
-                if event.get("event") == "stage" and event["image"].startswith(image) and event["stage"] == stage:
+            for journal in (self.root / ".factory/runs").glob("*/journal.jsonl"):
+                lines = filter(lambda line: line.endswith("}"), journal.read_text().splitlines())
+                events = [json.loads(line) for line in lines]
+                if events and events[0].get("pid") == process.pid and _entered(events, image, stage):
                     return
             assert process.poll() is None, process.communicate()
-            time.sleep(0.05)
+            time.sleep(0.02)
         raise AssertionError(f"{image} never came to {stage}")
 
     def processes(self) -> list[str]:
@@ -167,6 +167,13 @@ class Workshop:
             if str(self.root) in line and int(folder.name) != os.getpid():
                 found.append(line)
         return found
+
+
+def _entered(events: list[dict[str, Any]], image: str, stage: str) -> bool:
+    return any(
+        event["event"] == "stage" and event["image"].startswith(f"{image}-") and event["stage"] == stage
+        for event in events
+    )
 
 
 def set_up(root: Path) -> Workshop:

@@ -93,14 +93,13 @@ def placed(text: str) -> dict[str, tuple[str, str]]:
 
 
 def test_credential_places_keys_and_configuration(keys: entry.Keys) -> None:
-    files = placed(entry.credential(keys, "# theirs\nSSHD_OPTS='-4'\nOTHER=1\n", {"etc/apt/x": "lent\n"}))
+    files = placed(entry.credential(keys, "# theirs\nSSHD_OPTS='-4'\nOTHER=1\n"))
     assert files["/etc/default/ssh"] == (
         "0644",
         "# theirs\nSSHD_OPTS='-4'\nOTHER=1\nSSHD_OPTS=\"-4 -f /run/factory/sshd_config\"\n",
     )
     assert files["/run/factory/host_key"] == ("0600", keys.host_key.read_text())
     assert files["/run/factory/authorized_keys"] == ("0600", keys.public + "\n")
-    assert files["/etc/apt/x"] == ("0644", "lent\n")
 
 
 def test_write_credential_is_for_us_alone(keys: entry.Keys) -> None:
@@ -124,14 +123,13 @@ def test_sshd_options_are_those_of_the_image(text: str, options: str) -> None:
 
 
 def test_seed_iso_is_a_nocloud_seed(keys: entry.Keys, tmp_path: Path) -> None:
-    path = entry.seed_iso(keys, tmp_path / "seed.iso", files={"etc/x": "y"})
+    path = entry.seed_iso(keys, tmp_path / "seed.iso")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     proc.run(["xorriso", "-osirrox", "on", "-indev", str(path), "-extract", "/", str(tmp_path / "out")])
     user_data = (tmp_path / "out" / "user-data").read_text()
     config = json.loads(user_data.removeprefix("#cloud-config\n"))
     assert config["users"][0]["ssh_authorized_keys"] == [keys.public]
     assert config["ssh_keys"]["ed25519_private"] == keys.host_key.read_text()
-    assert config["write_files"][0]["path"] == "/etc/x"
     assert "instance-id: factory-" in (tmp_path / "out" / "meta-data").read_text()
     assert path.read_bytes()[32808:32840].strip() == b"cidata"
 
