@@ -76,6 +76,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _interrupt(*_: object) -> None:
     """A request to end is taken like Ctrl-C: tidy up, exit 130."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # timeout(1), for one, sends it twice: let us tidy up in peace
     raise KeyboardInterrupt
 
 

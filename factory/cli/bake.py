@@ -54,11 +54,6 @@ def bake(obj: dict[str, Any], /, as_json: bool, dry_run: bool, no_wait: bool, **
     return report.exit_code
 
 
-def _interrupt(*_: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # timeout(1), for one, sends it twice: let us tidy up in peace
-    raise KeyboardInterrupt
-
-
 def _summary(report: Any) -> str:
     counts: dict[str, int] = {}
     for result in report.images:
