@@ -303,3 +303,60 @@ def test_a_community_role_runs_as_it_is_and_cannot_reach_the_host(shop: Workshop
     for format_, artifact in image["artifacts"].items():
         assert formats.raw_digest(Path(artifact["path"]), format_) == image["digest"]
     assert [path.read_text() for path in settings] == before
+
+
+# --- what is done with baked images
+
+
+def test_verify_and_boot_leave_the_image_as_it_was(shop: Workshop) -> None:
+    before = shop.lock
+    done = shop.factory("verify", "small", "--json")
+    assert done.code == 0, done.err
+    assert done.json["passed"]
+    assert {"sealed", "nothing-written-outside-state"} <= {check["name"] for check in done.json["checks"]}
+    process = shop.start("boot", "small")
+    assert process.stderr is not None
+    said = ""
+    while "nothing done in it is kept" not in said:
+        line = process.stderr.readline()
+        assert line, said
+        said += line
+    command = next(line.strip() for line in said.splitlines() if line.strip().startswith("ssh "))
+    inside = subprocess.run(
+        f"{command} 'touch /etc/touched; cat /etc/motto'", shell=True, capture_output=True, text=True
+    )
+    assert "${braces}" in inside.stdout, inside.stderr
+    workshops.interrupt(process)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert gone_within(shop.processes)
+    assert shop.lock == before
+    locked = _images(shop)["small"]
+    artifact = store.Store(shop.root / ".factory/store").verify(locked["artifacts"]["qcow2"])  # type: ignore[index]
+    assert formats.raw_digest(artifact, "qcow2") == locked["digest"]
+
+
+def test_a_merge_conflict_is_refused_and_repaired_from_the_catalog(shop: Workshop) -> None:
+    before = shop.lock
+    shop.write("images.lock", before.replace("[[image]]", "<<<<<<< ours\n[[image]]", 1))
+    refused = shop.factory("bake", "--json")
+    assert refused.code == 5
+    assert "lock --repair" in refused.json["error"]["hint"]
+    assert shop.factory("lock", "--repair").code == 0
+    assert shop.lock == before
+
+
+def test_refresh_of_what_has_not_moved_changes_nothing(shop: Workshop) -> None:
+    before = shop.lock
+    done = shop.factory("lock", "--refresh", "--json")
+    assert done.code == 0, done.err
+    assert (shop.lock == before) == (done.json["changes"] == [])
+
+
+def test_prune_drops_what_is_gone_from_images_toml(shop: Workshop) -> None:
+    shop.write("images.toml", (shop.root / "images.toml").read_text().partition("[image.child]")[0])
+    assert "child" in shop.factory("lock", "--check").out
+    assert shop.factory("bake", "--json").json["run"] is None, "an image that is gone stays until it is pruned"
+    assert "child" in _images(shop)
+    assert "dropped child/amd64" in shop.factory("lock", "--prune").out
+    assert set(_images(shop)) == {"small"}

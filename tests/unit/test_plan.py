@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from factory import digest
-from factory.bake import closure, key, plan
+from factory.apt.refresh import refreshed
+from factory.bake import assess, closure, key, plan
 from factory.digest import Digest
 from factory.errors import SpecError
 from factory.model import ImageSpec, Layout, LockedImage, Package
@@ -150,6 +151,21 @@ def test_unchanged_absent_and_forced(root: Path) -> None:
     assert plan.decide(inputs, locked, present=True, forced=False).action == "unchanged"
     assert plan.decide(inputs, locked, present=False, forced=False).action == "fetch"
     assert plan.decide(inputs, locked, present=True, forced=True).action == "bake"
+
+
+def test_after_a_refresh_a_newer_package_bakes_the_image_that_installs_it_and_no_other(root: Path) -> None:
+    newer = replace(NGINX, version="1.22.1-10", sha256=digest.of_bytes(b"newer"))
+    web, hardened = _locked(_inputs(root)), _locked(_inputs(root, packages=()))
+    hardened = replace(hardened, packages=())
+    web, hardened = refreshed(web, {"nginx-light": newer}), refreshed(hardened, {})
+    assert (web.pins, hardened.pins) == ((newer,), None)
+    for locked, action in ((web, "bake"), (hardened, "unchanged")):
+        inputs = _inputs(root, packages=assess.expected_packages(locked))
+        decision = plan.decide(inputs, locked, present=True, forced=False)
+        assert decision.action == action
+    inputs = _inputs(root, packages=assess.expected_packages(web))
+    (change,) = plan.changes(inputs, web, _inputs(root).parts)
+    assert (change.input, change.part) == ("packages", "nginx-light:amd64")
 
 
 @given(st.dictionaries(st.text(), st.text()), st.dictionaries(st.text(), st.text()))
