@@ -18,7 +18,7 @@ from benchmarks import clock
 from benchmarks.clock import Measured
 from benchmarks.scratch import REPOSITORY
 from factory import lockfile, namespace, proc, spec
-from factory.apt.pins import AptEnv
+from factory.apt import pins
 from factory.apt.proxy import GUEST_HOST, AptProxy
 from factory.bake.parents import artifact_of
 from factory.disk import formats
@@ -75,8 +75,9 @@ def build(prepared: Prepared, number: int) -> Measured:
     keys = entry.make_keys(folder / "keys")
     try:
         with AptProxy(prepared.layout.cache) as proxy:
-            files = AptEnv(proxy.url(GUEST_HOST)).files()
-            credential = entry.write_credential(keys, prepared.default_ssh, files=files)
+            apt_conf = folder / "apt.conf"
+            apt_conf.write_text(pins.conf(proxy.url(GUEST_HOST)) + 'DPkg::Options:: "--force-unsafe-io";\n')
+            credential = entry.write_credential(keys, prepared.default_ssh)
             measured = _packer(prepared, folder, keys, credential)
             if proxy.misses:
                 raise ToolError(f"the package cache is not warm: {proxy.misses[0].url}")
@@ -92,6 +93,7 @@ def _packer(prepared: Prepared, folder: Path, keys: entry.Keys, credential: Path
     image = spec.load(prepared.layout.root).images[IMAGE]
     variables = {
         "accel": accel,
+        "apt_conf": folder / "apt.conf",
         "base": prepared.base,
         "boot_wait": "2s" if accel == KVM else "25s",
         "cpu": "host" if accel == KVM else "max",

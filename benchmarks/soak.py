@@ -90,6 +90,7 @@ class Soak:
         self._watch = Watch(layout, self._temporary, self._secret)
         self._reported: set[leftovers.File] = set()
         self._left: tuple[str, Leftovers] | None = None  # of the last kill: its stage, what it left
+        self._process: subprocess.Popen[bytes] | None = None
         self._changes = 0
         self._web_is_done = True  # so that a bake of it without --force has nothing to do
         self.tallies: dict[str, Tally] = {}
@@ -101,9 +102,13 @@ class Soak:
         """Kill bakes for so long, then let one finish."""
         _add_images(self._layout)
         ends_at = time.monotonic() + minutes * 60
-        while time.monotonic() < ends_at:
-            self._round()
-        self._finish()
+        try:
+            while time.monotonic() < ends_at:
+                self._round()
+            self._finish()
+        finally:
+            if self._process is not None:
+                self._process.kill()
 
     def _round(self) -> None:
         plan = self._random.choices(PLANS, [plan.weight for plan in PLANS])[0]
@@ -200,10 +205,11 @@ class Soak:
     def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "TMPDIR": str(self._temporary), SECRET: self._secret}
         with (self._layout.root.parent / "output.log").open("ab") as log:
-            return subprocess.Popen(
+            self._process = subprocess.Popen(
                 [*FACTORY, "-C", str(self._layout.root), *arguments],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True,
             )  # fmt: skip
+        return self._process
 
     def _await_stage(self, process: subprocess.Popen[bytes], known: set[Path], stage: str) -> None:
         while stage != "start" and process.poll() is None:

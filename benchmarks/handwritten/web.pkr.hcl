@@ -12,6 +12,10 @@ variable "accel" {
   type = string
 }
 
+variable "apt_conf" {
+  type = string
+}
+
 variable "cpu" {
   type = string
 }
@@ -102,6 +106,11 @@ source "qemu" "web" {
 build {
   sources = ["source.qemu.web"]
 
+  provisioner "file" {
+    source      = var.apt_conf
+    destination = "/etc/apt/apt.conf.d/99bake"
+  }
+
   provisioner "ansible" {
     playbook_file   = var.playbook
     use_proxy       = false
@@ -120,7 +129,7 @@ build {
     execute_command = "/bin/sh -e {{ .Path }}" # nothing can be executed in /tmp of a hardened machine
     inline = [
       "apt-get clean",
-      "rm -rf /var/lib/apt/lists/* /etc/ssh/ssh_host_* /etc/apt/apt.conf.d/99factory-bake /etc/dpkg/dpkg.cfg.d/99factory-bake",
+      "rm -rf /var/lib/apt/lists/* /etc/ssh/ssh_host_* /etc/apt/apt.conf.d/99bake",
       "truncate -s 0 /etc/machine-id",
       "fstrim /",
       "sync",

@@ -26,6 +26,10 @@ def bake(layout: Layout, options: Options, listener: Listener) -> Report:
         lock = lockfile.read(layout.lock)
         assessments = assess.all_images(layout, factory, images, lock, force=_forced(options, images))
         if all(found.decision.action == UNCHANGED for found in assessments.values()):
+            if reaper.is_needed(layout):
+                notes += tuple(reaper.reap(layout))
+            for note in notes:
+                listener.note(note)
             done = tuple(assess.unchanged(layout, image, lock) for image in images)
             return Report(None, done, notes)
     return _bake(layout, factory, images, options, listener, notes)

@@ -10,20 +10,22 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from factory import builders, namespace, proc
 from factory.bake import assess, checking, journal, key, plan, reaper, secrets
 from factory.bake.parents import Parent, parent_of, tree_path
+from factory.bake.recording import bake_record, locked_image
 from factory.bake.report import ImageResult
+from factory.bake.sealed import Sealed, sealed_of
 from factory.bake.session import Session
 from factory.builders import BuildJob, Provisioned, qemu, tree_env
 from factory.catalog import events
-from factory.catalog.record import BakeRecord, InputFile, InstalledPackage, record_bake
+from factory.catalog.record import record_bake
 from factory.digest import Digest
 from factory.disk import formats, work
 from factory.disk.image import DiskPlan
@@ -34,39 +36,6 @@ from factory.model import ImageSpec, LockedImage, Package
 from factory.redact import Redactor
 from factory.vm.session import Way
 from factory.vm.way import way_into
-
-
-@dataclass(frozen=True)
-class Sealed:
-    """What the provision and seal stages left: kept in the stages file, so plain values only."""
-
-    bake_key: Digest
-    tree_digest: Digest
-    epoch: int
-    added: tuple[Package, ...]
-    installed: tuple[InstalledPackage, ...]
-    inputs: dict[str, dict[str, str]] = field(default_factory=dict)
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "bake_key": self.bake_key,
-            "tree_digest": self.tree_digest,
-            "epoch": self.epoch,
-            "added": [vars(package) for package in self.added],
-            "installed": [vars(package) for package in self.installed],
-            "inputs": self.inputs,
-        }
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Sealed:
-        return cls(
-            data["bake_key"],
-            data["tree_digest"],
-            data["epoch"],
-            tuple(Package(**package) for package in data["added"]),
-            tuple(InstalledPackage(**package) for package in data["installed"]),
-            data["inputs"],
-        )
 
 
 class ImageBake:
@@ -166,7 +135,7 @@ class ImageBake:
         if disk is None or not all(self.session.store.has(name) for name in disk["artifacts"].values()):
             disk = self._disk(sealed, values)
             stages.finish("disk", disk)
-        locked = self._locked(sealed, disk, parent)
+        locked = locked_image(self.image, sealed, disk, parent.digest)
         self._judge_digest(found.locked, locked)
         self._verify(locked, values, Way(**disk["way"]))
         with self._stage("record"):
@@ -199,24 +168,7 @@ class ImageBake:
             self._check_pins(expected, added)
             complete = inputs.with_packages(added)
             sealed = self._seal(tree, SealFacts(self.image.name, complete.bake_key, started_at))
-        return Sealed(
-            complete.bake_key,
-            sealed.tree_digest,
-            sealed.epoch,
-            added,
-            tuple(
-                InstalledPackage(
-                    item.package.name,
-                    item.package.version,
-                    item.package.arch,
-                    item.source,
-                    item.source_version,
-                    item.package.sha256,
-                )
-                for item in installed
-            ),
-            {name: dict(parts) for name, parts in complete.parts.items()},
-        )
+        return sealed_of(sealed, complete, added, installed)
 
     def _seal(self, tree: Path, facts: SealFacts) -> SealedTree:
         """Seal the tree; keep its tar in the cache, for its children, and its manifest in the store."""
@@ -300,12 +252,15 @@ class ImageBake:
             if not tree.exists():
                 work.unpack(tree_path(session.layout, sealed.tree_digest), tree, sealed.tree_digest)
             work.build_disk(tree, session.store.path(sealed.tree_digest), disk_plan, raw)
-            digest = formats.raw_digest(raw, "raw")
             way = way_into(raw)
             artifacts: dict[str, str] = {}
-            for format_ in image.formats:
-                stored = self.work / f"disk.{format_}"
-                formats.convert(raw, format_, stored)
+            with ThreadPoolExecutor(
+                1
+            ) as pool:  # beside qemu-img; it starts no process, which would die with its thread
+                digesting = pool.submit(formats.raw_digest, raw, "raw")
+                stored_as = {format_: self._store_as(raw, format_) for format_ in image.formats}
+                digest = digesting.result()
+            for format_, stored in stored_as.items():
                 if formats.raw_digest(stored, format_) != digest:
                     raise VerifyError(
                         f"the stored {format_} does not hold the disk it was made from", where=str(stored),
@@ -315,6 +270,11 @@ class ImageBake:
             raw.unlink()
             namespace.remove(tree)
         return {"digest": digest, "artifacts": artifacts, "way": vars(way)}
+
+    def _store_as(self, raw: Path, format_: str) -> Path:
+        stored = self.work / f"disk-as.{format_}"
+        formats.convert(raw, format_, stored)
+        return stored
 
     def _verify(self, locked: LockedImage, values: dict[str, str], way: Way | None = None) -> None:
         with self._stage("verify"):
@@ -329,58 +289,21 @@ class ImageBake:
         self._verify(locked, values)
         verified = replace(locked, inputs={**locked.inputs, "checks": inputs.digests["checks"]})
         with self._stage("record"):
-            record = self._bake_record(verified, self.image, (), inputs.parts, verified_only=True)
-            record_bake(self.session.catalog, self.session.layout, record)
+            session = self.session
+            record = bake_record(
+                session.factory, self.image, verified, session.run.id, inputs.parts, verified_only=True
+            )
+            record_bake(session.catalog, session.layout, record)
         shutil.rmtree(self.work, ignore_errors=True)
         return verified
 
-    # --- what is recorded
-
-    def _locked(self, sealed: Sealed, disk: dict[str, Any], parent: Parent) -> LockedImage:
-        return LockedImage(
-            name=self.image.name,
-            arch=self.image.arch,
-            digest=disk["digest"],
-            bake_key=sealed.bake_key,
-            base=parent.digest,
-            tree=sealed.tree_digest,
-            packages=sealed.added,
-            inputs=key.Inputs(sealed.inputs).digests,
-            artifacts=disk["artifacts"],
-        )
-
     def _record(self, locked: LockedImage, sealed: Sealed, parent: Parent) -> None:
-        record = self._bake_record(locked, self.image, sealed.installed, sealed.inputs)
-        record_bake(self.session.catalog, self.session.layout, replace(record, base=parent.locked_base))
-
-    def _bake_record(
-        self,
-        locked: LockedImage,
-        image: ImageSpec,
-        installed: tuple[InstalledPackage, ...],
-        inputs: Any,
-        *,
-        verified_only: bool = False,
-    ) -> BakeRecord:
-        facts = {
-            "base": image.base, "builder": image.builder, "channel": image.channel, "disk_mib": image.disk_mib,
-            "formats": list(image.formats), "playbook": image.playbook, "ports": list(image.ports),
-            "secrets": list(image.secrets), "skip_checks": list(image.skip_checks), "state": list(image.state),
-            "vars": dict(image.vars),
-        }  # fmt: skip
-        return BakeRecord(
-            image=locked,
-            base_kind="image" if image.layered else self.session.factory.bases[image.base].kind,
-            builder=image.builder,
-            run=self.session.run.id,
-            baked_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            verified_only=verified_only,
-            facts=facts,
-            packages=installed,
-            inputs=tuple(
-                InputFile(name, part, value) for name, parts in inputs.items() for part, value in sorted(parts.items())
-            ),
-        )
+        session = self.session
+        record = bake_record(
+            session.factory, self.image, locked, session.run.id, sealed.inputs,
+            installed=sealed.installed, base=parent.locked_base,
+        )  # fmt: skip
+        record_bake(session.catalog, session.layout, record)
 
     # --- judgements
 

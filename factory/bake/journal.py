@@ -24,6 +24,9 @@ from factory import files, proc
 from factory.errors import ConflictError
 from factory.model import Layout
 
+SETTLED = "settled"
+"""A file in a run's folder: the run came to its end, or has been cleaned up after."""
+
 KEPT_RUNS = 50
 """Folders of older runs are removed when a new run begins."""
 
@@ -48,6 +51,7 @@ class Run:
 
     def __exit__(self, *_: object) -> None:
         self.event("finished")
+        (self.folder / SETTLED).touch()
         self._file.close()
         self._owner.close()
 

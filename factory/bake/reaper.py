@@ -30,15 +30,19 @@ def reap(layout: Layout) -> list[str]:
     said: list[str] = []
     for folder in sorted(layout.runs.glob("*/")):
         events = journal.read_events(folder)
-        if (folder / "reaped").exists() or journal.is_alive(folder):
+        if (folder / journal.SETTLED).exists() or journal.is_alive(folder):
             continue
-        if not any(event["event"] == "finished" for event in events):
-            said += [f"ended process {pid} of run {folder.name}" for pid in _end_processes(events)]
+        said += [f"ended process {pid} of run {folder.name}" for pid in _end_processes(events)]
         namespace.remove(folder / GUEST)
-        (folder / "reaped").touch()
+        (folder / journal.SETTLED).touch()
     said += sweep_all(layout)
     _forget_old_runs(layout)
     return said
+
+
+def is_needed(layout: Layout) -> bool:
+    """Whether some run neither ended nor has been cleaned up after; it may still be at work. Cheap."""
+    return any(not (folder / journal.SETTLED).exists() for folder in layout.runs.glob("*/"))
 
 
 def sweep_all(layout: Layout) -> list[str]:

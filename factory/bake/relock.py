@@ -45,6 +45,12 @@ def repair(layout: Layout) -> list[str]:
         )
     with Catalog.open(layout.catalog) as catalog:
         lock = lookups.relock(catalog)
+    if not lock.images:
+        raise LockError(
+            "the catalog here has seen no bake to make images.lock from; it was left as it is",
+            where=str(layout.catalog),
+            hint="take one side of the conflict: git checkout --ours images.lock (or --theirs), then factory bake",
+        )
     with files.exclusive(layout.locks / "images.lock"):
         lockfile.write(layout.lock, lock)
     return [f"{name}/{arch}: {image.digest}" for (name, arch), image in sorted(lock.images.items())]

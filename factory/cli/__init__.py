@@ -98,6 +98,8 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except SystemExit:  # what click makes of a broken pipe: whoever read our output wanted no more
+        return 0
     except FactoryError as error:
         if verbose:
             traceback.print_exc()

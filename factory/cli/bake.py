@@ -24,7 +24,7 @@ from factory.model import Layout
 @click.option(
     "--keep-failed",
     is_flag=True,
-    help="Keep the tree that a failed playbook left (builder rootfs), and say how to get in.",
+    help="Keep the tree or disk that a failed playbook left, and say how to get in.",
 )
 @click.option("--no-wait", is_flag=True, help="Fail (exit 7) where another run is baking the same image.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")

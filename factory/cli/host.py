@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def doctor(obj: dict[str, Any], /, as_json: bool) -> int:
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
         mark = ("✓", "green") if finding.ok else ("✗", "red") if finding.needed else ("–", "yellow")
-        output.data(f"{output.colour(*mark)} {finding.name:<{width}}  {finding.detail}")
+        output.data(f"{output.colour(*mark, stream=sys.stdout)} {finding.name:<{width}}  {finding.detail}")
     if install:
         output.say(f"\n{output.colour('hint:', 'cyan', 'bold')} {install}")
     return 3 if bad else 0

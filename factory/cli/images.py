@@ -51,7 +51,8 @@ def verify(obj: dict[str, Any], /, name: str, as_json: bool) -> int:
 def boot(obj: dict[str, Any], /, name: str) -> int:
     """Start a disposable guest of an image to look around in, and say how to get in. Ctrl-C ends it.
 
-    Nothing that is done in it is kept, and the image itself is only read.
+    DISK is the path of a disk image, such as one that `bake --keep-failed` kept. Nothing that is done in the guest is
+    kept; the image itself is only read.
     """
     from factory.bake import stored
 

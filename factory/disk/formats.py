@@ -177,6 +177,6 @@ def _written(argv: list[str], out: Path, failure: str) -> None:
     except BaseException as error:
         out.unlink(missing_ok=True)
         if isinstance(error, ToolError):
-            hint = "is there room for it? (df, factory gc)"
+            hint = "is there room for it? (df)"
             raise DiskError(f"{failure}: {error.message}", where=error.where, hint=hint) from error
         raise

@@ -75,7 +75,7 @@ def assemble(tree: Path, entries: Sequence[Entry], plan: DiskPlan, out: Path) ->
             out.unlink(missing_ok=True)
         if isinstance(error, OSError | ToolError):
             raise DiskError(
-                f"the disk cannot be written: {error}", where=str(out), hint="is there room for it? (df, factory gc)"
+                f"the disk cannot be written: {error}", where=str(out), hint="is there room for it? (df)"
             ) from error
         raise
 

@@ -152,7 +152,7 @@ def main(request_path: Path) -> int:
         if isinstance(error, OSError):
             error = DiskError(f"{error.strerror}", where=str(error.filename))
         elif isinstance(error, ToolError) and b"No space left" in error.message.encode():
-            error = DiskError(error.message, where=error.where, hint="make room on the disk (df, factory gc)")
+            error = DiskError(error.message, where=error.where, hint="make room on the disk (df)")
         sys.stdout.write(json.dumps({"error": error.as_json()}))
         return 3
     sys.stdout.write(json.dumps(answer))

@@ -106,6 +106,7 @@ def test_reaper_leaves_a_process_it_cannot_prove_is_its_own(layout: Layout) -> N
             run.event("process", image="x", pid=other.pid, identity="1", boot=journal.boot_id())
             run.event("process", image="x", pid=other.pid, identity="2", boot="another boot")
         # As if killed: the journal has no end.
+        (run.folder / journal.SETTLED).unlink()
         path = run.folder / "journal.jsonl"
         path.write_text("".join(line for line in path.open() if '"finished"' not in line))
         reaper.reap(layout)

@@ -12,13 +12,14 @@ import shlex
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 
-from factory import cli, errors, packer, spec
+from factory import cli, errors, packer, schema, spec
 from factory.bake import key
 from factory.bake.report import STAGES
 from factory.builders import BuildJob, Parent, packer_build, qemu
@@ -164,10 +165,12 @@ def _exists(span: str, folders: list[Path]) -> bool:
 
 
 def hints() -> Iterator[tuple[str, str]]:
-    """(place, text) of every `hint=` in the product; what is computed shows as NAME."""
+    """(place, text) of every `hint=` and `hint = ` in the product; what is computed shows as NAME."""
     for path in sorted((ROOT / "factory").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.keyword) and node.arg == "hint":
+            named = node.targets if isinstance(node, ast.Assign) else [node]
+            names = {getattr(target, "arg", getattr(target, "id", None)) for target in named}
+            if isinstance(node, (ast.Assign, ast.keyword)) and "hint" in names:
                 yield f"{path.relative_to(ROOT)}:{node.value.lineno}", _text_of(node.value)
 
 
@@ -180,10 +183,10 @@ def _text_of(node: ast.AST) -> str:
 
 
 def hint_faults(text: str) -> list[str]:
-    """The commands in a hint that there are not. A hint has no backticks: a command is `factory`, a word, options."""
-    named = re.findall(r"\bfactory (-?[a-zé…]+(?: --[a-z-]+)*)", text)
-    commands = [f"factory {words}" for words in named if words.split()[0] not in ("that",)]
-    return command_faults("".join(f"`{command}`\n" for command in commands))
+    """The commands in a hint that there are not. A hint has no backticks: a command is `factory`, a word, options,
+    unless it is `a factory` or `of factory`."""
+    named = re.findall(r"(?<!\ba )(?<!\bof )\bfactory ([a-z]+(?: --[a-z-]+)*)", text)
+    return command_faults("".join(f"`factory {words}`\n" for words in named))
 
 
 def key_faults(text: str) -> list[str]:
@@ -212,7 +215,9 @@ def _is_default(name: str, said: str) -> bool:
 
 
 def _image_defaults() -> Mapping[str, Any]:
-    table = spec._image(ROOT, "x", spec.Table({"base": "b", "playbook": "playbooks/base.yml"}, (), spec.Faults("x")))
+    table = spec._image(
+        ROOT, "x", schema.Table({"base": "b", "playbook": "playbooks/base.yml"}, (), schema.Faults("x"))
+    )
     return {field.name: getattr(table, field.name) for field in fields(ImageSpec) if field.name not in spec_required()}
 
 
@@ -283,8 +288,9 @@ def layer_faults(text: str) -> list[str]:
     real = [set(layer) - {"__version__", "__main__"} for layer in module.LAYERS]
     ((_, block),) = _FENCE.findall(section(text, "Layers"))
     said = [set(line.split()) for line in reversed(block.splitlines())]
+    pairs: Iterator[tuple[set[str], set[str]]] = zip_longest(said, real, fillvalue=set())
     explained = {span.split("/")[1].removesuffix(".py") for span in first_column(section(text, "Modules"))}
-    return [*(f"layer {one} is {other}" for one, other in zip(said, real, strict=True) if one != other),
+    return [*(f"layer {one} is {other}" for one, other in pairs if one != other),
             *sorted(explained ^ set().union(*real))]  # fmt: skip
 
 
@@ -408,6 +414,7 @@ def test_files_that_there_are_are_taken() -> None:
 
 def test_hint_with_a_command_that_there_is_not_is_found() -> None:
     assert len(hint_faults("is there room? (df, factory frobnicate)")) == 1
+    assert len(hint_faults("factory bake --frob; what a factory starts with")) == 1
     assert hint_faults("pin them: factory lock --refresh NAME, or factory bake") == []
 
 
