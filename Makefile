@@ -20,10 +20,10 @@ demo: setup ## Bake, boot and verify the three example images
 	@scripts/demo.sh
 
 test: setup quick ## Run the whole test suite, end-to-end bakes included
-	$(BIN)/pytest -q -n 2 --dist loadgroup tests/integration tests/e2e
+	$(BIN)/pytest -q -n 2 --dist loadfile tests/contract/test_bases.py tests/integration tests/e2e
 
 quick: setup lint ## The part of the tests that boots nothing
-	$(BIN)/pytest -q -n 2 tests/unit tests/contract tests/golden
+	$(BIN)/pytest -q -n 2 --ignore tests/contract/test_bases.py tests/unit tests/contract tests/golden
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .

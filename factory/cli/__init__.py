@@ -7,6 +7,7 @@ also when it fails. A failure is one line with its cause, then where and a hint;
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import signal
 import sys
@@ -18,7 +19,7 @@ import click
 
 from factory import __version__
 from factory.cli import output
-from factory.errors import FactoryError, InterruptedRunError, UsageError
+from factory.errors import FactoryError, InterruptedRunError, ToolError, UsageError
 
 COMMANDS = {
     "bake": ("factory.cli.bake", "Bake what changed, parents first."),
@@ -32,6 +33,20 @@ COMMANDS = {
     "why": ("factory.cli.bake", "Which inputs differ from the locked bake."),
 }
 """Command name -> the module that holds it, and its line in --help."""
+
+_NOT_OURS = "the factory's folder, and .factory in it, must be yours to write to"
+_NO_ROOM = "make room on that disk (df)"
+_HOST_TROUBLE = {
+    errno.EACCES: _NOT_OURS,
+    errno.EDQUOT: _NO_ROOM,
+    errno.EIO: "that disk has a fault (dmesg)",
+    errno.EISDIR: "a folder stands where a file should be",
+    errno.ENOSPC: _NO_ROOM,
+    errno.ENOTDIR: "a file stands where a folder should be",
+    errno.EPERM: _NOT_OURS,
+    errno.EROFS: _NOT_OURS,
+}
+"""What a host may refuse us at any time, and what to do about it: no bug of ours."""
 
 
 class _Commands(click.Group):
@@ -105,6 +120,12 @@ def run(arguments: list[str]) -> int:
             traceback.print_exc()
         return output.fail(error, as_json=as_json)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _HOST_TROUBLE:
+            where = str(error.filename) if error.filename else None
+            hint = _HOST_TROUBLE[error.errno]
+            return output.fail(
+                ToolError(f"this host refuses: {error.strerror}", where=where, hint=hint), as_json=as_json
+            )
         traceback.print_exc()
         return output.bug(error, as_json=as_json)
 

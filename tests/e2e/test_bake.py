@@ -20,7 +20,7 @@ from workshop import FIXTURES, SECRET, Workshop, gone_within
 from factory import store
 from factory.disk import formats
 
-pytestmark = [pytest.mark.boots, pytest.mark.xdist_group("bake")]
+pytestmark = pytest.mark.boots
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,6 @@ from workshop import CACHE, PROJECT, Workshop, gone_within
 
 pytestmark = [
     pytest.mark.boots,
-    pytest.mark.xdist_group("user"),
     pytest.mark.skipif(os.geteuid() != 0, reason="the whole suite runs as an ordinary user already"),
 ]
 

@@ -12,7 +12,7 @@ from workshop import Workshop, gone_within
 
 from factory import digest
 
-pytestmark = [pytest.mark.boots, pytest.mark.xdist_group("qemu")]
+pytestmark = pytest.mark.boots
 
 GUEST = """\
 - name: A booted machine
