@@ -84,8 +84,10 @@ def write(path: Path, lock: Lock) -> None:
 def update(path: Path, guard: Path, change: Callable[[Lock], Lock]) -> Lock:
     """Read, change and write the lock while holding the lock file `guard`; the lock as it then is."""
     with files.exclusive(guard):
-        lock = change(read(path))
-        write(path, lock)
+        before = read(path)
+        lock = change(before)
+        if lock != before:
+            write(path, lock)
         return lock
 
 

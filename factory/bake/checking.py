@@ -90,6 +90,7 @@ def request_for(session: Session, subject: Subject) -> Iterator[VerifyRequest]:
             state=image.state,
             ports=image.ports,
             secrets={name: value.encode() for name, value in subject.secrets.items()},
+            secrets_not_given=tuple(name for name in image.secrets if name not in subject.secrets),
             host_files=tuple(_host_files(session)),
         )
     finally:

@@ -7,7 +7,10 @@ belong to verification), and neither is anything outside the factory's folder.
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -31,17 +34,27 @@ _LEFT_OUT = {"checks", "molecule", "__pycache__"}
 
 @dataclass(frozen=True)
 class Closure:
-    """`files`: path relative to the factory's folder -> digest. `roles`: the role folders, in the order named."""
+    """`files`: path relative to the factory's folder -> digest. `roles`: the role folders, in the order named.
+
+    `versions`: of Ansible, whose modules do the work, and of the installed collections it uses; name -> version.
+    """
 
     files: Mapping[str, Digest]
     roles: tuple[Path, ...]
+    versions: Mapping[str, str]
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """Everything that counts, for the bake key."""
+        return {**self.files, **self.versions}
 
 
 def of_playbook(root: Path, playbook: str) -> Closure:
     """The closure of a playbook (a path relative to `root`). Raises SpecError for a missing playbook or role."""
     walk = _Walk(root, root / playbook)
     walk.playbook(root / playbook)
-    return Closure({str(path.relative_to(root)): file_digest(path) for path in sorted(walk.files)}, tuple(walk.roles))
+    files = {str(path.relative_to(root)): file_digest(path) for path in sorted(walk.files)}
+    return Closure(files, tuple(walk.roles), walk.versions)
 
 
 @cache
@@ -69,6 +82,7 @@ class _Walk:
         self._home = playbook.parent
         self.files: set[Path] = set()
         self.roles: list[Path] = []
+        self.versions = {"ansible-core": importlib.metadata.version("ansible-core")}
 
     def playbook(self, path: Path) -> None:
         if path in self.files:
@@ -139,9 +153,22 @@ class _Walk:
                         self.files.update(files_below(found))
 
     def _collection(self, namespace: str, name: str) -> None:
-        """A collection kept beside the playbooks counts with all its files; one that came with Ansible by version."""
-        if namespace != "ansible":
-            self.files.update(files_below(self._home / "collections/ansible_collections" / namespace / name))
+        """A collection kept beside the playbooks counts with all its files; one that is installed, by its version."""
+        beside = self._home / "collections/ansible_collections" / namespace / name
+        if beside.is_dir():
+            self.files.update(files_below(beside))
+        elif (namespace, name) not in (("ansible", "builtin"), ("ansible", "legacy")):
+            self.versions[f"collection {namespace}.{name}"] = _installed_version(namespace, name)
+
+
+@cache
+def _installed_version(namespace: str, name: str) -> str:
+    """The version of a collection that a Python package brought; "not installed" where there is none."""
+    for folder in map(Path, sys.path):
+        manifest = folder / "ansible_collections" / namespace / name / "MANIFEST.json"
+        if manifest.is_file():
+            return str(json.loads(manifest.read_text())["collection_info"]["version"])
+    return "not installed"
 
 
 class _Loader(yaml.CSafeLoader):

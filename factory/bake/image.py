@@ -31,7 +31,7 @@ from factory.disk import formats, work
 from factory.disk.image import DiskPlan
 from factory.disk.seal import SealFacts
 from factory.disk.work import SealedTree
-from factory.errors import FactoryError, InterruptedRunError, LockMismatchError, VerifyError
+from factory.errors import DiskError, FactoryError, InterruptedRunError, LockMismatchError, VerifyError
 from factory.model import ImageSpec, LockedImage, Package
 from factory.redact import Redactor
 from factory.vm.session import Way
@@ -67,9 +67,9 @@ class ImageBake:
                     reaper.sweep(self.work)
         except InterruptedRunError:
             raise
-        except FactoryError as caught:
-            error = caught
-            self.session.run.event("failed", image=self.id, error=caught.as_json())
+        except (FactoryError, OSError) as caught:
+            error = caught if isinstance(caught, FactoryError) else _refused(caught)
+            self.session.run.event("failed", image=self.id, error=error.as_json())
         result = ImageResult(
             self.image,
             status,
@@ -100,7 +100,8 @@ class ImageBake:
             if self._fetch(found.locked):
                 found = assess.one_image(session.layout, session.factory, image, session.lock(), forced=False)
                 if found.decision.action == plan.UNCHANGED and found.locked is not None:
-                    return "fetched", found.locked
+                    self.reasons = (*self.reasons, "fetched")
+                    return plan.UNCHANGED, found.locked
             else:
                 self.reasons = (*self.reasons, "and cannot be fetched")
         if found.decision.action == plan.VERIFY and found.locked is not None:
@@ -142,7 +143,7 @@ class ImageBake:
             self._record(locked, sealed, parent)
             for name in {*locked.artifacts.values(), locked.tree}:
                 self.session.share(Digest(name))
-        shutil.rmtree(self.work, ignore_errors=True)
+        namespace.remove(self.work)
         return locked
 
     def _sealed_is_here(self, done: dict[str, Any]) -> bool:
@@ -294,7 +295,7 @@ class ImageBake:
                 session.factory, self.image, verified, session.run.id, inputs.parts, verified_only=True
             )
             record_bake(session.catalog, session.layout, record)
-        shutil.rmtree(self.work, ignore_errors=True)
+        namespace.remove(self.work)
         return verified
 
     def _record(self, locked: LockedImage, sealed: Sealed, parent: Parent) -> None:
@@ -369,3 +370,12 @@ def _pins(parent: Sequence[Package], expected: Sequence[Package]) -> tuple[Packa
     held = {(package.name, package.arch): package for package in parent}
     held.update({(package.name, package.arch): package for package in expected})
     return tuple(sorted(held.values()))
+
+
+def _refused(error: OSError) -> DiskError:
+    """What the system refused (a full disk, a folder that cannot be written), as an error of this image alone."""
+    return DiskError(
+        f"{error.strerror or error}",
+        where=str(error.filename or ""),
+        hint="is there room, and may we write there? (df)",
+    )

@@ -3,7 +3,8 @@
 An input is a name and the digests of what it is made of, so that `factory why` can name not only the input that
 changed but the file, variable or package inside it. What is in the key: template, vars, playbook, base, packages,
 builder, disk. `checks` (and the promises verification holds the image to) are digested beside it: a change there only
-verifies again. What is not in it: secrets, times, paths of the host, the versions of the host's tools.
+verifies again. Ansible's version counts as part of the
+playbook. What is not in it: secrets, times, paths of the host, the versions of the host's other tools.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def collect(
                 {"arch": image.arch, "disk_mib": image.disk_mib, "formats": sorted(image.formats), "name": image.name}
             ),
             "packages": _package_parts(packages),
-            "playbook": playbook.files,
+            "playbook": playbook.parts,
             "template": _template_parts(layout, image.builder),
             "vars": _setting_parts(image.vars),
         }

@@ -22,7 +22,7 @@ class StoredArtifact:
 
 @dataclass(frozen=True)
 class ImageResult:
-    """How it went with one image. `status`: baked, verified, unchanged, fetched, failed or skipped.
+    """How it went with one image. `status`: baked, verified, unchanged, failed or skipped.
 
     `stages`: seconds of each stage that ran. `notes` are things a person should read (a digest that changed, say).
     """

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from factory import lockfile, namespace, spec, stores
-from factory.bake import checking, journal, reaper
+from factory.bake import checking, journal, reaper, secrets
 from factory.bake.options import Listener, Options
 from factory.bake.session import Session
 from factory.bases.disk import disk_format
@@ -46,7 +47,11 @@ def verify(layout: Layout, name: str, listener: Listener) -> VerifyReport:
         with journal.image_lock(layout, id_, wait=True):
             listener.stage(image.name, "verify")
             logs = session.run.logs(id_)
-            report = checking.verify(session, checking.Subject(image, locked, logs, layout.work / id_ / "verify"))
+            values: dict[str, str] = {}
+            with contextlib.suppress(UsageError):  # not given: then `secrets-absent` says that it could not look
+                values = secrets.read(layout, image)
+            guest = layout.work / id_ / "verify"
+            report = checking.verify(session, checking.Subject(image, locked, logs, guest, secrets=values))
         listener.done(image.name, "verified")
         return report
 
@@ -54,9 +59,9 @@ def verify(layout: Layout, name: str, listener: Listener) -> VerifyReport:
 def boot(layout: Layout, name: str, say: Callable[[str], None]) -> None:
     """A disposable guest to look around in until it ends or the user interrupts. Raises BootError, StoreError.
 
-    `name` may also be the path of a disk, such as the one that a failed bake kept.
+    `name` may also be the path of a disk (with a `/`), such as the one that a failed bake kept.
     """
-    if Path(name).is_file():
+    if "/" in name and Path(name).is_file():
         _boot_disk(layout, Path(name).resolve(), say)
         return
     factory, image, locked = find(layout, name)

@@ -75,6 +75,7 @@ def write_request(path: Path, request: TreeRequest) -> None:
 def run(request: TreeRequest) -> int:
     """Mount, lend, run the command, take back; the command's exit code."""
     tree = Path(request.tree)
+    Path("/proc/self/comm").write_text("systemd")  # we are process 1 here, and Ansible asks for its name
     proc.run(["hostname", request.hostname])
     _mount(tree)
     lent = [_lend(tree, path, content, mode) for path, content, mode in _loans(tree, request)]

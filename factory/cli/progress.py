@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from factory.cli import output
 
-_MARKS = {"baked": ("✓", "green"), "verified": ("✓", "green"), "unchanged": ("·", "dim"), "fetched": ("✓", "green")}
+_MARKS = {"baked": ("✓", "green"), "verified": ("✓", "green"), "unchanged": ("·", "dim")}
 _FAILED = ("✗", "red")
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _TICK_S = 0.2

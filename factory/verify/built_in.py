@@ -6,6 +6,7 @@ Each has a name that `skip_checks` may exempt, and stands in the report like any
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from factory.digest import Digest
 from factory.disk.manifest import Change
@@ -27,6 +28,13 @@ def case(name: str, problems: Sequence[str], exempt: Sequence[str], duration_s: 
     if name in exempt:
         return Case(name, BUILT_IN_OWNER, "exempt", duration_s)
     return Case(name, BUILT_IN_OWNER, "failed" if problems else "passed", duration_s, "\n".join(problems))
+
+
+def not_looked_for(case: Case, secrets: Sequence[str]) -> Case:
+    """The check of the secrets did not pass where the values of some were not given: it is skipped, and says so."""
+    if case.name != SECRETS or case.outcome != "passed" or not secrets:
+        return case
+    return replace(case, outcome="skipped", message=f"not looked for, as they are not given: {', '.join(secrets)}")
 
 
 def units(state: GuestState) -> list[str]:

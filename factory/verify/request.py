@@ -38,7 +38,8 @@ class VerifyRequest(GuestRequest):
 
     `digest`: of the artifact's bytes. `manifest`: the sealed manifest's file. `logs`: the folder that keeps JUnit XML,
     console and screenshot. `facts`: what the seal wrote, judged as well where given. `secrets`: values by name, never
-    printed. `host_files`: files of this host that must not hold a secret either (run logs, journal, lock, catalog).
+    printed; `secrets_not_given`: names of those that cannot be looked for. `host_files`: files of this host that must
+    not hold a secret either (run logs, journal, lock, catalog).
     """
 
     digest: Digest
@@ -50,5 +51,6 @@ class VerifyRequest(GuestRequest):
     state: tuple[str, ...] = ("/var/log",)
     ports: tuple[int, ...] = (22,)
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    secrets_not_given: tuple[str, ...] = ()
     host_files: tuple[Path, ...] = ()
     checks_timeout_s: float = 1800

@@ -155,7 +155,8 @@ def _built_in(
         (built_in.STATE, built_in.written(unallowed, elsewhere), spent["compare"]),
         (built_in.UNCHANGED, built_in.unchanged(request.digest, before, after), spent["hash"] + spent["rehash"]),
     )
-    return [built_in.case(name, problems, request.skip_checks, took) for name, problems, took in found]
+    cases = [built_in.case(name, problems, request.skip_checks, took) for name, problems, took in found]
+    return [built_in.not_looked_for(case, request.secrets_not_given) for case in cases]
 
 
 def _secrets(request: VerifyRequest, wanted: list[needles.Needle], raw: Path) -> list[Finding]:

@@ -160,7 +160,7 @@ class Guest:
             f"the guest did not come up: {why}\n"
             + (f"the last lines of its console:\n{tail}" if tail else "its console is empty"),
             where=named,
-            hint="factory boot starts it for a look around",
+            hint="the end of its serial log says how far it came",
         )
 
     def _hello(self) -> None:

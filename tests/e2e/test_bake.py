@@ -149,7 +149,8 @@ def test_a_missing_artifact_is_fetched_from_the_shared_store(shop: Workshop) -> 
     native = _images(shop)["child"]["artifacts"]["qcow2"]  # type: ignore[index]
     local.remove(native)
     done = shop.factory("bake", "--json")
-    assert (done.code, done.images()["child"]["status"]) == (0, "fetched")
+    assert (done.code, done.images()["child"]["status"]) == (0, "unchanged")
+    assert done.images()["child"]["reasons"][-1] == "fetched"
     assert local.has(native)
 
 
