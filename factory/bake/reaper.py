@@ -13,7 +13,7 @@ import signal
 from pathlib import Path
 
 from factory import namespace, proc
-from factory.bake import journal
+from factory.bake import journal, scratch
 from factory.errors import ConflictError
 from factory.model import Layout
 
@@ -33,6 +33,11 @@ def reap(layout: Layout) -> list[str]:
         if (folder / journal.SETTLED).exists() or journal.is_alive(folder):
             continue
         said += [f"ended process {pid} of run {folder.name}" for pid in _end_processes(events)]
+        said += [
+            f"removed the temporary files of run {folder.name}"
+            for event in events
+            if event["event"] == "scratch" and scratch.remove(str(event.get("path")))
+        ]
         namespace.remove(folder / GUEST)
         (folder / journal.SETTLED).touch()
     said += sweep_all(layout)

@@ -18,6 +18,7 @@ from factory.apt.questions import Repositories
 from factory.apt.refresh import base_of, changed, refresh_pins
 from factory.bake import journal
 from factory.bake.options import Listener, Options
+from factory.bake.scratch import scratch
 from factory.bases import BaseContext, PreparedBase
 from factory.catalog import events
 from factory.catalog.database import Catalog
@@ -47,6 +48,7 @@ class Session:
     ) -> Iterator[Session]:
         """Open them; they are closed at the end, and the run is noted in the catalog."""
         with contextlib.ExitStack() as stack:
+            stack.enter_context(scratch(run))
             catalog = stack.enter_context(Catalog.open(layout.catalog))
             events.begin_run(catalog, run.id, run.command)
             proxy = stack.enter_context(AptProxy(layout.cache / "apt"))

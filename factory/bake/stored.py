@@ -10,6 +10,7 @@ from pathlib import Path
 from factory import lockfile, namespace, spec, stores
 from factory.bake import checking, journal, reaper, secrets
 from factory.bake.options import Listener, Options
+from factory.bake.scratch import scratch
 from factory.bake.session import Session
 from factory.bases.disk import disk_format
 from factory.digest import Digest, is_digest
@@ -77,7 +78,9 @@ def _boot_disk(layout: Layout, disk: Path, say: Callable[[str], None]) -> None:
         reaper.reap(layout)
         work = run.folder / reaper.GUEST
         work.mkdir(mode=0o700)
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(scratch(run))
+            stack.callback(namespace.remove, work)
             format_ = disk_format(disk, layered=True)
             request = GuestRequest(
                 name=disk.name,
@@ -88,8 +91,6 @@ def _boot_disk(layout: Layout, disk: Path, say: Callable[[str], None]) -> None:
                 way=checking.way_of(disk, format_, work),
             )
             shell.look(request, say, lambda pid, _: run.process(disk.name, pid))
-        finally:
-            namespace.remove(work)
 
 
 def fetch(layout: Layout, name: str) -> dict[str, Path]:

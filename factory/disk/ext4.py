@@ -82,6 +82,9 @@ class Inode:
         return stat.S_IFMT(self.mode)
 
 
+_FORGET_AFTER = 16 << 20
+
+
 class FileSystem:
     """An ext4 file system at a byte offset of a file; a context manager. DiskError where there is none to be read.
 
@@ -97,6 +100,7 @@ class FileSystem:
         except (OSError, ValueError) as error:
             raise DiskError(f"the disk cannot be read: {error}", where=str(path)) from error
         self._view = memoryview(self._map)
+        self._read_bytes = 0
         try:
             self._read_superblock(dirty_ok)
         except BaseException:
@@ -197,8 +201,16 @@ class FileSystem:
             length = min(count * self.block_size, inode.size - start)
             yield length, self._blocks_at(physical, length)
             done = start + length
+            self._forget(length)
         if done < inode.size:
             yield inode.size - done, None
+
+    def _forget(self, length: int) -> None:
+        """Let the kernel take back the pages that were read, every now and then: a whole disk is not for our memory."""
+        self._read_bytes += length
+        if self._read_bytes > _FORGET_AFTER:
+            self._read_bytes = 0
+            self._map.madvise(mmap.MADV_DONTNEED)
 
     def content(self, inode: Inode) -> bytes:
         """The whole content of a small file, folder or link."""

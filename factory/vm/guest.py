@@ -27,6 +27,7 @@ _FATAL = (
     (re.compile(rb"Kernel panic - not syncing[^\r\n]*"), "its kernel panicked"),
     (re.compile(rb"You are in (emergency|rescue) mode"), "it went into emergency mode"),
     (re.compile(rb"ALERT!\s[^\r\n]*|\(initramfs\) "), "its initial ramdisk found no root file system"),
+    (re.compile(rb"can't access tty; job control turned off"), "it found no init, and fell back to a shell"),
     (re.compile(rb"No bootable option or device was found|UEFI Interactive Shell|Shell> "), "its disk is not bootable"),
 )
 _LATE = (

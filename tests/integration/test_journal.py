@@ -6,12 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
-from factory.bake import journal, reaper
+from factory.bake import journal, reaper, scratch
 from factory.errors import ConflictError
 from factory.model import Layout
 
@@ -122,3 +123,20 @@ def test_journal_line_cut_short_is_left_out(layout: Layout) -> None:
     with (run.folder / "journal.jsonl").open("a") as file:
         file.write('{"at": "2026')
     assert [event["event"] for event in journal.read_events(run.folder)] == ["started", "stage", "finished"]
+
+
+def test_temporary_files_go_with_the_run_or_with_the_next_one(layout: Layout, tmp_path: Path) -> None:
+    with journal.Run(layout, "test") as run, scratch.scratch(run) as folder:
+        assert tempfile.mkdtemp().startswith(str(folder))
+        assert folder.stat().st_mode & 0o077 == 0
+    assert not folder.exists()
+    left = tmp_path / "factory-0123456789ab"
+    other = tmp_path / "not-ours"
+    for path in (left, other):
+        path.mkdir()
+    with journal.Run(layout, "test") as run:
+        run.event("scratch", path=str(left))
+        run.event("scratch", path=str(other))
+    (run.folder / journal.SETTLED).unlink()
+    assert any("temporary files" in line for line in reaper.reap(layout))
+    assert (left.exists(), other.exists()) == (False, True)
