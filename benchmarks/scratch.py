@@ -5,7 +5,6 @@ Owns the scratch folder and what is in it; removes it (trees of root-owned files
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,8 +52,3 @@ def _copy_warmth(original: Layout, copy: Layout) -> None:
 def size_bytes(folder: Path) -> int:
     """What the files below a folder take on the disk."""
     return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*"))
-
-
-def free_bytes(folder: Path) -> int:
-    """What is free where `folder` is."""
-    return shutil.disk_usage(folder).free

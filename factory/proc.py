@@ -27,7 +27,11 @@ _guard = threading.Lock()
 _live: set[subprocess.Popen[bytes]] = set()
 _stopping = False
 
+MARKER = "FACTORY_RUN"
+"""Every process of a run has its folder in this variable, so that the next run can tell whose a stray one is."""
+
 _KEPT_VARIABLES = (
+    MARKER,
     "HOME",
     "LOGNAME",
     "PATH",
@@ -251,4 +255,6 @@ def _start(argv: Sequence[str], **how: Any) -> subprocess.Popen[bytes]:
 
 
 def _leashed(argv: Sequence[str]) -> list[str]:
-    return [find("setpriv"), "--pdeathsig", "KILL", "--", find(argv[0]), *argv[1:]]
+    # setpriv asks for the signal only once it runs: whoever died before that is noticed by having been replaced.
+    guard = ["/bin/sh", "-c", 'test "$PPID" = "$0" || exit 125; exec "$@"', str(os.getpid())]
+    return [find("setpriv"), "--pdeathsig", "KILL", "--", *guard, find(argv[0]), *argv[1:]]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -49,6 +50,7 @@ class Closure:
         return {**self.files, **self.versions}
 
 
+@cache
 def of_playbook(root: Path, playbook: str) -> Closure:
     """The closure of a playbook (a path relative to `root`). Raises SpecError for a missing playbook or role."""
     walk = _Walk(root, root / playbook)
@@ -148,6 +150,8 @@ class _Walk:
                 continue
             for folder in folders:
                 for part in _SEARCHED:
+                    if not os.path.lexists(os.path.join(folder, part, name)):  # noqa: PTH118 - quick, and rarely so
+                        continue
                     found = (folder / part / name).resolve()
                     if found != folder and found.is_relative_to(self._root) and found not in folder.parents:
                         self.files.update(files_below(found))

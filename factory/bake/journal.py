@@ -46,10 +46,12 @@ class Run:
         self._owner = (self.folder / "owner.lock").open("w")
         fcntl.flock(self._owner, fcntl.LOCK_EX)
         self._file = (self.folder / "journal.jsonl").open("a")
+        os.environ[proc.MARKER] = str(self.folder)
         self.event("started", command=self.command, pid=os.getpid())
         return self
 
     def __exit__(self, *_: object) -> None:
+        os.environ.pop(proc.MARKER, None)
         self.event("finished")
         (self.folder / SETTLED).touch()
         self._file.close()

@@ -1,6 +1,7 @@
 """Finds and removes what a killed run left behind: its processes, trees, keys, overlays. Never touches fleets.
 
-A process is ended only where it is provably the one a dead run recorded: same boot, same number, same start time. A
+A process is ended only where it is provably a dead run's: the one it recorded (same boot, number and start time), or one
+that has the run's folder in its environment. A
 work folder is swept only under its image's lock, so never while another run is at work in it.
 """
 
@@ -16,6 +17,7 @@ from factory import namespace, proc
 from factory.bake import journal, scratch
 from factory.errors import ConflictError
 from factory.model import Layout
+from factory.store import Store
 
 DURABLE = ("stages.json", "sealed", "kept")
 """What stays in a work folder between runs: finished stages, and what --keep-failed was asked to keep."""
@@ -27,7 +29,7 @@ GUEST = "guest"
 
 def reap(layout: Layout) -> list[str]:
     """Clean up after every dead run; a line for each process ended and each folder cleaned."""
-    said: list[str] = []
+    said = [f"ended process {pid} of a run that was killed" for pid in _end_marked(layout)]
     for folder in sorted(layout.runs.glob("*/")):
         events = journal.read_events(folder)
         if (folder / journal.SETTLED).exists() or journal.is_alive(folder):
@@ -41,6 +43,7 @@ def reap(layout: Layout) -> list[str]:
         namespace.remove(folder / GUEST)
         (folder / journal.SETTLED).touch()
     said += sweep_all(layout)
+    Store(layout.store).tidy()
     _forget_old_runs(layout)
     return said
 
@@ -68,6 +71,34 @@ def sweep(work: Path) -> list[str]:
             namespace.remove(path)
             removed.append(path.name)
     return removed
+
+
+def _end_marked(layout: Layout) -> list[int]:
+    """End the processes whose environment says that they belong to a dead run of this factory."""
+    ended = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        run = _run_of(folder)
+        if run is None or run.parent != layout.runs or journal.is_alive(run):
+            continue
+        with contextlib.suppress(OSError):
+            descriptor = os.pidfd_open(int(folder.name))
+            try:
+                if _run_of(folder) == run:  # still the process that was looked at
+                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                    ended.append(int(folder.name))
+            finally:
+                os.close(descriptor)
+    return ended
+
+
+def _run_of(process: Path) -> Path | None:
+    """The run folder that a process has in its environment; None where it has none, or is not ours to look at."""
+    marker = proc.MARKER.encode() + b"="
+    with contextlib.suppress(OSError):
+        for variable in (process / "environ").read_bytes().split(b"\0"):
+            if variable.startswith(marker):
+                return Path(os.fsdecode(variable[len(marker) :]))
+    return None
 
 
 def _end_processes(events: list[dict[str, object]]) -> list[int]:
