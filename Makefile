@@ -1,6 +1,7 @@
 # The conveniences of this repository. Everything they need they install: system packages by apt (with sudo where you
 # are not root), Python packages into .venv at the versions of constraints.txt. A second run installs nothing.
 
+SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -41,9 +42,9 @@ clean: ## Remove what a factory keeps here: store, caches, logs
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m benchmarks.clean; else echo "nothing to remove: nothing is set up"; fi
 
 $(STAMPS)/system: Makefile
-	@missing=$$(dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(SYSTEM_PACKAGES) 2>/dev/null \
-	  | awk '$$2 == "installed" {print $$1}' | sort > /tmp/factory-have.$$$$; \
-	  printf '%s\n' $(SYSTEM_PACKAGES) | sort | comm -23 - /tmp/factory-have.$$$$; rm -f /tmp/factory-have.$$$$); \
+	@missing=$$(comm -23 <(printf '%s\n' $(SYSTEM_PACKAGES) | sort) \
+	  <(dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(SYSTEM_PACKAGES) 2>/dev/null \
+	    | awk '$$2 == "installed" {print $$1}' | sort)); \
 	if [ -n "$$missing" ]; then \
 	  echo "installing system packages:" $$missing; \
 	  $(SUDO) apt-get update -qq && \

@@ -144,6 +144,10 @@ class Layout:
         return self.state / "cache"
 
     @property
+    def image_trees(self) -> Path:
+        return self.cache / "image-trees"
+
+    @property
     def runs(self) -> Path:
         return self.state / "runs"
 

@@ -18,7 +18,7 @@ from factory.disk import formats
 from factory.disk.seal import SealFacts
 from factory.errors import VerifyError
 from factory.model import ImageSpec, LockedImage
-from factory.verify import boot_image
+from factory.verify import boot_image, built_in
 from factory.verify import report as reports
 from factory.verify.checks import Checks
 from factory.verify.report import VerifyReport
@@ -27,6 +27,10 @@ from factory.verify.run import verify as run_verification
 from factory.vm.accel import accelerator, host_kernel
 from factory.vm.session import Way
 from factory.vm.way import way_into
+
+
+class LeakError(VerifyError):
+    """A secret of the bake was found where none may be."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ def verify(session: Session, subject: Subject) -> VerifyReport:
         )
     note_checks(session, subject, report)
     if not report.passed:
-        raise VerifyError(
+        leaked = any(case.name == built_in.SECRETS for case in report.failures)
+        raise (LeakError if leaked else VerifyError)(
             reports.render(report),
             where=str(report.junit),
             hint=f"factory logs {session.run.id} {name}; nothing was recorded",

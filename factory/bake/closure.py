@@ -25,12 +25,14 @@ from factory.digest import Digest
 from factory.errors import SpecError
 
 _ROLE_KEYS = {"import_role", "include_role", "ansible.builtin.import_role", "ansible.builtin.include_role"}
-_BESIDE = ("group_vars", "host_vars", "library", "module_utils", "requirements.yml")
+_BESIDE = ("collections", "group_vars", "host_vars", "library", "module_utils", "requirements.yml")
 _PLUGINS = re.compile(r"\w+_plugins\Z")
 _SEARCHED = ("", "files", "templates", "vars", "tasks", "handlers")
 _COLLECTION = re.compile(r"([a-z_][a-z0-9_]*)\.([a-z_][a-z0-9_]*)\.[a-z_][a-z0-9_.]*\Z")
 _QUOTED = re.compile(r"""(?:'([^'\n]+)'|"([^"\n]+)")""")
-_LEFT_OUT = {"checks", "molecule", "__pycache__"}
+_LEFT_OUT = {"__pycache__"}
+_BESIDE_THE_ROLE = {"checks", "molecule"}
+"""Folders of a role that its tasks do not use."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +71,19 @@ def file_digest(path: Path) -> Digest:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Every file below `folder`, checks and caches left out; `folder` itself where it is a file."""
+    """Every file below `folder`, caches left out; `folder` itself where it is a file."""
     if folder.is_file():
         yield folder
     elif folder.is_dir():
         for path in sorted(folder.iterdir()):
             if path.name not in _LEFT_OUT:
                 yield from files_below(path)
+
+
+def forget() -> None:
+    """Read files again from here on: they may have been changed since."""
+    for function in (of_playbook, file_digest, _load):
+        function.cache_clear()
 
 
 class _Walk:
@@ -125,7 +133,9 @@ class _Walk:
                 hint=f"roles are looked for in {(self._home / 'roles').relative_to(self._root)}",
             )
         self.roles.append(folder)
-        self.files.update(files_below(folder))
+        for path in sorted(folder.iterdir()):
+            if path.name not in _BESIDE_THE_ROLE:
+                self.files.update(files_below(path))
         for part in ("tasks", "handlers", "meta"):
             for path in files_below(folder / part):
                 if path.suffix in (".yml", ".yaml"):
@@ -146,7 +156,7 @@ class _Walk:
         """Add the files that a string, or a quoted part of a template in it, names."""
         names = {text} | {one or other for one, other in _QUOTED.findall(text)} if "{{" in text else {text}
         for name in names:
-            if len(name) > 255 or "\n" in name or name in ("", ".", "..", "/"):
+            if not 0 < len(os.fsencode(name)) < 256 or "\n" in name or "\0" in name or name in (".", "..", "/"):
                 continue
             for folder in folders:
                 for part in _SEARCHED:
@@ -154,14 +164,20 @@ class _Walk:
                         continue
                     found = (folder / part / name).resolve()
                     if found != folder and found.is_relative_to(self._root) and found not in folder.parents:
-                        self.files.update(files_below(found))
+                        self._add(found, folder)
+
+    def _add(self, named: Path, folder: Path) -> None:
+        """Add a file or folder; what tasks in it name in turn is followed."""
+        for path in files_below(named):
+            if path not in self.files:
+                self.files.add(path)
+                if path.suffix in (".yml", ".yaml"):
+                    self._content(path, folder)
 
     def _collection(self, namespace: str, name: str) -> None:
         """A collection kept beside the playbooks counts with all its files; one that is installed, by its version."""
         beside = self._home / "collections/ansible_collections" / namespace / name
-        if beside.is_dir():
-            self.files.update(files_below(beside))
-        elif (namespace, name) not in (("ansible", "builtin"), ("ansible", "legacy")):
+        if not beside.is_dir() and (namespace, name) not in (("ansible", "builtin"), ("ansible", "legacy")):
             self.versions[f"collection {namespace}.{name}"] = _installed_version(namespace, name)
 
 

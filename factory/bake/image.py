@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from factory import builders, namespace, proc
-from factory.bake import assess, checking, journal, key, plan, reaper, secrets
+from factory.bake import assess, checking, closure, journal, key, plan, reaper, secrets
 from factory.bake.parents import Parent, parent_of, tree_path
 from factory.bake.recording import bake_record, locked_image
 from factory.bake.report import ImageResult
@@ -31,8 +31,15 @@ from factory.disk import formats, work
 from factory.disk.image import DiskPlan
 from factory.disk.seal import SealFacts
 from factory.disk.work import SealedTree
-from factory.errors import DiskError, FactoryError, InterruptedRunError, LockMismatchError, VerifyError
-from factory.model import ImageSpec, LockedImage, Package
+from factory.errors import (
+    DiskError,
+    FactoryError,
+    InterruptedRunError,
+    LockMismatchError,
+    ProvisionError,
+    VerifyError,
+)
+from factory.model import ImageSpec, Lock, LockedImage, Package
 from factory.redact import Redactor
 from factory.vm.session import Way
 from factory.vm.way import way_into
@@ -51,6 +58,7 @@ class ImageBake:
         self.stage_s: dict[str, float] = {}
         self.notes: list[str] = []
         self.reasons: tuple[str, ...] = ()
+        self.seen = Lock()  # the lock that the decision was made by
 
     def result(self) -> ImageResult:
         """Bake, verify or leave the image as its assessment says."""
@@ -90,7 +98,9 @@ class ImageBake:
         self.work.mkdir(parents=True, exist_ok=True)
         reaper.sweep(self.work)
         session, image = self.session, self.image
-        found = assess.one_image(session.layout, session.factory, image, session.lock(), forced=self.forced)
+        closure.forget()
+        self.seen = session.lock()
+        found = assess.one_image(session.layout, session.factory, image, self.seen, forced=self.forced)
         self.reasons = found.decision.reasons
         session.run.event("decided", image=self.id, action=found.decision.action, reasons=list(self.reasons))
         if found.decision.action == plan.UNCHANGED:
@@ -123,11 +133,19 @@ class ImageBake:
             parent = parent_of(self.session, self.image, self.work)
             inputs = found.inputs.with_base(parent.key_parts)
         expected = assess.expected_packages(found.locked)
-        stages = journal.Stages(self.work, inputs.bake_key)
+        stages = journal.Stages(self.work, inputs.bake_key, values)
         done = stages.get("seal")
         if self.forced or done is None or not self._sealed_is_here(done):
             stages.forget("seal", "disk")
-            sealed = self._provision_and_seal(parent, inputs, expected, values)
+            try:
+                sealed = self._provision_and_seal(parent, inputs, expected, values)
+            except DiskError as error:
+                if error.where != str(parent.tree):
+                    raise
+                self.session.listener.note(f"{self.image.name}: {error.message}; it is made anew")
+                parent.tree.unlink(missing_ok=True)
+                parent = parent_of(self.session, self.image, self.work)
+                sealed = self._provision_and_seal(parent, inputs, expected, values)
             stages.finish("seal", sealed.as_json())
         else:
             sealed = Sealed.from_json(done)
@@ -138,11 +156,17 @@ class ImageBake:
             stages.finish("disk", disk)
         locked = locked_image(self.image, sealed, disk, parent.digest)
         self._judge_digest(found.locked, locked)
-        self._verify(locked, values, Way(**disk["way"]))
+        try:
+            self._verify(locked, values, Way(**disk["way"]))
+        except checking.LeakError:
+            stages.forget("seal", "disk")
+            self._destroy(locked)
+            raise
+        self._require_unchanged(inputs, "checks")
         with self._stage("record"):
-            self._record(locked, sealed, parent)
             for name in {*locked.artifacts.values(), locked.tree}:
                 self.session.share(Digest(name))
+            self._record(locked, sealed, parent)
         namespace.remove(self.work)
         return locked
 
@@ -162,6 +186,7 @@ class ImageBake:
         started_at = time.time()
         with self._stage("provision"), self._keeping_logs(values):
             provisioned = self._provision(parent, expected, values)
+        self._require_unchanged(inputs, "playbook", "template")
         with self._stage("seal"):
             tree = provisioned.tree
             installed = repositories.installed(tree, (*expected, *parent.packages))
@@ -294,7 +319,7 @@ class ImageBake:
             record = bake_record(
                 session.factory, self.image, verified, session.run.id, inputs.parts, verified_only=True
             )
-            record_bake(session.catalog, session.layout, record)
+            record_bake(session.catalog, session.layout, record, self.seen)
         namespace.remove(self.work)
         return verified
 
@@ -304,9 +329,32 @@ class ImageBake:
             session.factory, self.image, locked, session.run.id, sealed.inputs,
             installed=sealed.installed, base=parent.locked_base,
         )  # fmt: skip
-        record_bake(session.catalog, session.layout, record)
+        record_bake(session.catalog, session.layout, record, self.seen)
 
     # --- judgements
+
+    def _require_unchanged(self, inputs: key.Inputs, *names: str) -> None:
+        """The files that were baked (or checked) from must be those that the key was computed from."""
+        closure.forget()
+        session = self.session
+        now = assess.one_image(session.layout, session.factory, self.image, self.seen, forced=False).inputs
+        for name in names:
+            before, after = inputs.parts[name], now.parts[name]
+            changed = sorted(part for part in before.keys() | after.keys() if before.get(part) != after.get(part))
+            if changed:
+                raise ProvisionError(
+                    f"{changed[0]} was changed while {self.image.name} was baked", where=changed[0], hint="bake again"
+                )
+
+    def _destroy(self, locked: LockedImage) -> None:
+        """Remove everything made of an image that holds a secret, unless it is what the lock has anyway."""
+        kept = {
+            name for image in self.session.lock().images.values() for name in (*image.artifacts.values(), image.tree)
+        }
+        for name in {*locked.artifacts.values(), locked.tree} - kept:
+            self.session.store.remove(name)
+        if locked.tree not in kept:
+            tree_path(self.session.layout, locked.tree).unlink(missing_ok=True)
 
     def _judge_digest(self, before: LockedImage | None, now: LockedImage) -> None:
         """A bake of the locked key should give the locked digest; say it aloud where it does not."""

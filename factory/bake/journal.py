@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
+import hmac
 import json
 import os
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,9 @@ from typing import Any
 from factory import files, proc
 from factory.errors import ConflictError
 from factory.model import Layout
+
+UNBORN = "new-"
+"""How the folder of a run is called before it has its owner."""
 
 SETTLED = "settled"
 """A file in a run's folder: the run came to its end, or has been cleaned up after."""
@@ -38,13 +43,17 @@ class Run:
         now = datetime.now(UTC)
         self.id = now.strftime("%Y%m%dT%H%M%SZ-") + secrets.token_hex(2)
         self.folder = layout.runs / self.id
+        self._layout = layout
         self.command = command
         self._guard = threading.Lock()
 
     def __enter__(self) -> Run:
-        self.folder.mkdir(parents=True)
-        self._owner = (self.folder / "owner.lock").open("w")
+        make_private_folders(self._layout)
+        unborn = self._layout.state / f"{UNBORN}{self.id}"  # so that it is never seen without its owner
+        unborn.mkdir(mode=0o700)
+        self._owner = (unborn / "owner.lock").open("w")
         fcntl.flock(self._owner, fcntl.LOCK_EX)
+        unborn.rename(self.folder)
         self._file = (self.folder / "journal.jsonl").open("a")
         os.environ[proc.MARKER] = str(self.folder)
         self.event("started", command=self.command, pid=os.getpid())
@@ -74,6 +83,14 @@ class Run:
         folder = self.folder / image
         folder.mkdir(exist_ok=True)
         return folder
+
+
+def make_private_folders(layout: Layout) -> None:
+    """What a bake works on is for nobody else to read: a tree may hold a secret until it is sealed and checked."""
+    layout.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in (layout.runs, layout.work, layout.image_trees):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
 
 
 def boot_id() -> str:
@@ -122,16 +139,22 @@ def image_lock(layout: Layout, image: str, *, wait: bool, on_wait: Any = None) -
 
 
 class Stages:
-    """Which stages of one image's bake have finished, with what each left, for one key. In the image's work folder."""
+    """Which stages of one image's bake have finished, with what each left, for one key. In the image's work folder.
 
-    def __init__(self, work: Path, key: str) -> None:
+    The values of the secrets count as well, by a salted digest: what was made with an old value is not gone on with,
+    since only the new one would be looked for in it.
+    """
+
+    def __init__(self, work: Path, key: str, values: Mapping[str, str]) -> None:
         self._path = work / "stages.json"
         self._key = key
+        self._salt = secrets.token_hex(16)
         self._done: dict[str, Any] = {}
-        with contextlib.suppress(FileNotFoundError, ValueError):
+        with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
             saved = json.loads(self._path.read_text())
-            if saved["key"] == key:
-                self._done = saved["done"]
+            if (saved["key"], saved["secrets"]) == (key, _fingerprint(values, saved["salt"])):
+                self._salt, self._done = saved["salt"], saved["done"]
+        self._secrets = _fingerprint(values, self._salt)
 
     def get(self, stage: str) -> dict[str, Any] | None:
         """What a finished stage left; None where it has not finished."""
@@ -141,9 +164,19 @@ class Stages:
     def finish(self, stage: str, facts: dict[str, Any]) -> None:
         """Remember that `stage` has finished. Whole or not at all."""
         self._done[stage] = facts
-        files.replace(self._path, json.dumps({"key": self._key, "done": self._done}, indent=1).encode())
+        self._write()
 
     def forget(self, *stages: str) -> None:
         """Take stages as not finished: what they left is gone or no longer fits."""
         for stage in stages:
             self._done.pop(stage, None)
+        self._write()
+
+    def _write(self) -> None:
+        state = {"key": self._key, "salt": self._salt, "secrets": self._secrets, "done": self._done}
+        files.replace(self._path, json.dumps(state, indent=1).encode(), mode=0o600)
+
+
+def _fingerprint(values: Mapping[str, str], salt: str) -> str:
+    text = json.dumps(dict(values), sort_keys=True).encode()
+    return hmac.new(bytes.fromhex(salt), text, hashlib.sha256).hexdigest()

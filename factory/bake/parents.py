@@ -52,7 +52,7 @@ def parent_of(session: Session, image: ImageSpec, scratch: Path) -> Parent:
 
 def tree_path(layout: Layout, tree: Digest) -> Path:
     """Where the tar of an image's sealed tree is, or would be."""
-    return layout.cache / "image-trees" / f"{hex_of(tree)}.tar"
+    return layout.image_trees / f"{hex_of(tree)}.tar"
 
 
 def artifact_of(store: Store, locked: LockedImage) -> tuple[Path, str]:
@@ -88,7 +88,7 @@ def _image_below(session: Session, image: ImageSpec, scratch: Path) -> Parent:
     locked = lock.images[image.base, image.arch]
     tar = tree_path(session.layout, locked.tree)
     if not tar.exists():
-        with files.exclusive(session.layout.locks / f"tree-{hex_of(locked.tree)}"):
+        with files.exclusive(session.layout.locks / f"tree_{hex_of(locked.tree)}"):
             if not tar.exists():
                 _take_tree_out(session, locked, tar, scratch)
     spec = session.factory.images[image.base]
@@ -99,8 +99,15 @@ def _image_below(session: Session, image: ImageSpec, scratch: Path) -> Parent:
         packages=packages_of(lock, spec, dict(session.factory.images)),
         key_parts=key.base_parts(None, locked.digest),
         locked_base=None,
-        disk=lambda: artifact_of(session.store, locked),
+        disk=lambda: _proven_disk(session, locked),
     )
+
+
+def _proven_disk(session: Session, locked: LockedImage) -> tuple[Path, str]:
+    """The parent's artifact, read again: a guest is booted from it. StoreError where it is not what its name says."""
+    path, format_ = artifact_of(session.store, locked)
+    session.store.verify(locked.artifacts[format_])
+    return path, format_
 
 
 def _take_tree_out(session: Session, locked: LockedImage, tar: Path, scratch: Path) -> None:

@@ -1,8 +1,8 @@
 """Finds and removes what a killed run left behind: its processes, trees, keys, overlays. Never touches fleets.
 
-A process is ended only where it is provably a dead run's: the one it recorded (same boot, number and start time), or one
-that has the run's folder in its environment. A
-work folder is swept only under its image's lock, so never while another run is at work in it.
+A process is ended only where it is provably a dead run's: the one it recorded (same boot, number and start time), or
+one that has the run's folder in its environment. A work folder is swept only under its image's lock, so never while
+another run is at work in it.
 """
 
 from __future__ import annotations
@@ -42,6 +42,9 @@ def reap(layout: Layout) -> list[str]:
         ]
         namespace.remove(folder / GUEST)
         (folder / journal.SETTLED).touch()
+    for folder in layout.state.glob(f"{journal.UNBORN}*/"):
+        if not journal.is_alive(folder):
+            namespace.remove(folder)
     said += sweep_all(layout)
     Store(layout.store).tidy()
     _forget_old_runs(layout)
@@ -57,6 +60,8 @@ def sweep_all(layout: Layout) -> list[str]:
     """Sweep every work folder that no run holds."""
     said: list[str] = []
     for work in sorted(layout.work.glob("*/")):
+        if all(path.name in DURABLE for path in work.iterdir()):
+            continue  # its lock is not taken: a run that does not wait would take that for another bake
         with contextlib.suppress(ConflictError), journal.image_lock(layout, work.name, wait=False):
             if sweep(work):
                 said.append(f"cleaned up after a run of {work.name} that was killed")

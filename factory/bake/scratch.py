@@ -11,11 +11,12 @@ import re
 import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from factory import namespace
 from factory.bake.journal import Run
+from factory.errors import FactoryError
 
 _NAME = re.compile(r"factory-[0-9a-f]{12}")
 
@@ -36,7 +37,8 @@ def scratch(run: Run) -> Iterator[Path]:
             del os.environ["TMPDIR"]
         else:
             os.environ["TMPDIR"] = variable
-        namespace.remove(folder)
+        with suppress(FactoryError):  # what cannot be removed now, the next run removes
+            namespace.remove(folder)
 
 
 def remove(path: str) -> bool:

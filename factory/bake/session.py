@@ -83,7 +83,7 @@ class Session:
     def prepare_base(self, spec: BaseSpec, *, refresh: bool = False) -> PreparedBase:
         """The base as it is locked, or (refresh) as it is offered now; one thread or process at a time."""
         locked = self.lock().bases.get((spec.name, spec.arch))
-        key = f"base-{spec.name}-{spec.arch}"
+        key = f"base_{spec.name}-{spec.arch}"  # no image is called so
         with journal.image_lock(self.layout, key, wait=True):
             context = BaseContext(self.layout.cache, self.layout.work / key, self.proxy, self.listener.note)
             return bases.prepare(spec, locked, context, refresh=refresh)

@@ -71,20 +71,35 @@ class BakeRecord:
         return [self.image] if self.base is None else [self.base, self.image]
 
 
-def record_bake(catalog: Catalog, layout: Layout, record: BakeRecord) -> Lock:
+def record_bake(catalog: Catalog, layout: Layout, record: BakeRecord, seen: Lock | None = None) -> Lock:
     """Record a bake in images.lock and the catalog; the lock as it then is.
 
+    `seen` is the lock that the bake began with: what a refresh has pinned since then stays.
     StoreError where an artifact is not in the store; LockError, CatalogError. Nothing is recorded then.
     """
     _require_artifacts(layout, record)
     with files.exclusive(_guard(layout)):
         lock = lockfile.read(layout.lock)
+        if seen is not None:
+            record = _keeping_refreshed(record, lock, seen)
         new = lockfile.with_entries(lock, record.entries)
         lockfile.dumps(new)
         intent = _begin(catalog, record, lock)
         lockfile.write(layout.lock, new)
         _finish(catalog, layout, record, intent, "done")
         return new
+
+
+def _keeping_refreshed(record: BakeRecord, lock: Lock, seen: Lock) -> BakeRecord:
+    """The record without what would undo a refresh of pins that came between `seen` and `lock`."""
+    key = (record.image.name, record.image.arch)
+    now, then = lock.images.get(key), seen.images.get(key)
+    pins = now.pins if now is not None else None
+    if pins is not None and pins != (then.pins if then is not None else None):
+        record = replace(record, image=replace(record.image, pins=pins))
+    if record.base is not None and not (_same(lock, seen, record.base) or _holds(lock, record.base)):
+        record = replace(record, base=None)
+    return record
 
 
 def recover(catalog: Catalog, layout: Layout) -> list[str]:

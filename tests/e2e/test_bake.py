@@ -5,6 +5,7 @@ The tests of this file go on from one another's state: one workshop, in order, s
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -21,6 +22,18 @@ from factory import store
 from factory.disk import formats
 
 pytestmark = pytest.mark.boots
+
+
+LEAKY = """\
+- name: Leaky
+  hosts: all
+  gather_facts: false
+  tasks:
+    - name: Leak
+      ansible.builtin.copy:
+        dest: /opt/leak
+        content: "{{ lookup('env', 'E2E_TOKEN') | b64encode }}"
+"""
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +238,27 @@ def test_a_full_disk_is_said_and_nothing_is_half_written(shop: Workshop) -> None
     assert done.code == 3
     assert "No space left" in done.images()["child"]["error"]["message"]
     assert shop.lock == before
+
+
+def test_an_image_that_holds_a_secret_is_refused_and_destroyed(shop: Workshop) -> None:
+    """Not even a run with another secret goes on with what was made of the leaked one."""
+    before = shop.lock
+    shop.write("playbooks/leak.yml", LEAKY)
+    images = (shop.root / "images.toml").read_text()
+    leaky = '\n[image.leaky]\nbase = "debian-12"\nplaybook = "playbooks/leak.yml"\nchecks = []\n'
+    shop.write("images.toml", images + leaky + 'secrets = ["E2E_TOKEN"]\n')
+    stored = set((shop.root / ".factory/store/sha256").iterdir())
+    done = shop.factory("bake", "leaky", "--json")
+    assert done.code == 4, done.err
+    message = done.images()["leaky"]["error"]["message"]
+    assert "secrets-absent" in message
+    assert "E2E_TOKEN" in message
+    assert SECRET not in done.out + done.err
+    assert shop.lock == before
+    assert set((shop.root / ".factory/store/sha256").iterdir()) == stored, "the leaked bytes are gone"
+    stages = json.loads((shop.root / ".factory/work/leaky-amd64/stages.json").read_text())
+    assert stages["done"] == {}
+    shop.write("images.toml", images)
 
 
 # --- kill -9, Ctrl-C, two at once

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from factory import proc
 from factory.bake import journal, reaper, scratch
 from factory.errors import ConflictError
 from factory.model import Layout
@@ -27,7 +28,7 @@ with journal.Run(layout, "test") as run, journal.image_lock(layout, "web-amd64",
     work = layout.work / "web-amd64"
     work.mkdir(parents=True)
     (work / "secrets.json").write_text("x")
-    journal.Stages(work, "key").finish("seal", {"a": 1})
+    journal.Stages(work, "key", {}).finish("seal", {"a": 1})
     child = proc.spawn(["sleep", "300"])
     stray = __import__("subprocess").Popen(["sleep", "301"])  # outlives us: what a reaper is for
     run.process("web-amd64", stray.pid)
@@ -95,8 +96,8 @@ def test_kill_9_is_cleaned_up_and_finished_stages_stay(layout: Layout, holder: H
     assert any(f"process {stray}" in line for line in said)
     work = layout.work / "web-amd64"
     assert sorted(path.name for path in work.iterdir()) == ["stages.json"]
-    assert journal.Stages(work, "key").get("seal") == {"a": 1}
-    assert journal.Stages(work, "other").get("seal") is None
+    assert journal.Stages(work, "key", {}).get("seal") == {"a": 1}
+    assert journal.Stages(work, "other", {}).get("seal") is None
     assert reaper.reap(layout) == [], "once is enough"
 
 
@@ -140,3 +141,34 @@ def test_temporary_files_go_with_the_run_or_with_the_next_one(layout: Layout, tm
     (run.folder / journal.SETTLED).unlink()
     assert any("temporary files" in line for line in reaper.reap(layout))
     assert (left.exists(), other.exists()) == (False, True)
+
+
+def test_a_process_that_carries_a_dead_runs_marker_is_ended(layout: Layout) -> None:
+    with journal.Run(layout, "test") as run:
+        pass
+    (run.folder / journal.SETTLED).unlink()
+    stray = subprocess.Popen(["sleep", "300"], env={**os.environ, proc.MARKER: str(run.folder)})
+    other = subprocess.Popen(["sleep", "300"], env={**os.environ, proc.MARKER: "/somewhere/else"})
+    try:
+        assert any(f"process {stray.pid}" in line for line in reaper.reap(layout))
+        assert stray.wait(10) != 0
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_stages_made_with_another_secret_are_not_gone_on_with(tmp_path: Path) -> None:
+    journal.Stages(tmp_path, "key", {"TOKEN": "old"}).finish("seal", {"a": 1})
+    text = (tmp_path / "stages.json").read_text()
+    assert "old" not in text
+    assert (tmp_path / "stages.json").stat().st_mode & 0o077 == 0
+    assert journal.Stages(tmp_path, "key", {"TOKEN": "old"}).get("seal") == {"a": 1}
+    assert journal.Stages(tmp_path, "key", {"TOKEN": "new"}).get("seal") is None
+
+
+def test_what_a_bake_works_on_is_for_nobody_else(layout: Layout) -> None:
+    with journal.Run(layout, "test") as run:
+        for folder in (layout.runs, layout.work, layout.image_trees, run.folder):
+            assert folder.stat().st_mode & 0o077 == 0
+        assert not list(layout.state.glob(f"{journal.UNBORN}*"))

@@ -296,3 +296,16 @@ def test_asking_whether_something_is_pending_does_not_load_sqlite_utils() -> Non
     asked = "import sys, factory.catalog.pending, factory.lockfile, factory.spec; print('sqlite_utils' in sys.modules)"
     root = Path(record.__file__).parents[2]
     assert proc.run([sys.executable, "-c", asked], cwd=root).text.strip() == "False"
+
+
+def test_record_bake_keeps_what_a_refresh_pinned_meanwhile(layout: Layout) -> None:
+    first, second = bake(layout, base=b"b"), bake(layout, content=b"2", base=b"b")
+    newer = (Package("nginx-light", "1.22.1-10", "amd64", of_bytes(b"newer")),)
+    refreshed_base = LockedBase("debian-12", "amd64", of_bytes(b"refreshed"))
+    with Catalog.open(layout.catalog) as catalog:
+        seen = record_bake(catalog, layout, first)
+        meanwhile = lockfile.with_entries(seen, [refreshed_base, replace(first.image, pins=newer)])
+        lockfile.write(layout.lock, meanwhile)
+        lock = record_bake(catalog, layout, second, seen)
+    assert lock.bases["debian-12", "amd64"] == refreshed_base
+    assert lock.images["web", "amd64"] == replace(second.image, pins=newer)

@@ -49,8 +49,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def _forget() -> None:
-    closure.file_digest.cache_clear()
-    closure._load.cache_clear()
+    closure.forget()
 
 
 def _inputs(root: Path, image: ImageSpec = IMAGE, **changes: Any) -> key.Inputs:
@@ -179,3 +178,28 @@ def test_key_is_a_function_of_the_parts(one: dict[str, str], other: dict[str, st
 def test_order_of_packages_does_not_matter(root: Path) -> None:
     other = Package("curl", "1", "amd64", Digest(BASE))
     assert _inputs(root, packages=(NGINX, other)).bake_key == _inputs(root, packages=(other, NGINX)).bake_key
+
+
+def test_task_files_outside_roles_are_followed(root: Path) -> None:
+    (root / "playbooks/tasks").mkdir()
+    (root / "playbooks/web.yml").write_text("- hosts: all\n  tasks: [{import_tasks: tasks/x.yml}]\n")
+    (root / "playbooks/tasks/x.yml").write_text("- include_role: {name: other}\n- include_tasks: y.yml\n")
+    (root / "playbooks/tasks/y.yml").write_text("- name: " + "я" * 200 + "\n  debug: {}\n")
+    (root / "playbooks/roles/other/files/checks").mkdir(parents=True)
+    (root / "playbooks/roles/other/files/checks/data").write_text("x")
+    closure.forget()
+    names = {name.removeprefix("playbooks/") for name in closure.of_playbook(root, "playbooks/web.yml").files}
+    assert {"tasks/x.yml", "tasks/y.yml", "roles/other/tasks/main.yml", "roles/other/files/checks/data"} <= names
+
+
+def test_ansible_and_installed_collections_count_by_version(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = _inputs(root)
+    assert before.parts["playbook"]["ansible-core"].startswith("2.")
+    (root / "playbooks/web.yml").write_text("- hosts: all\n  tasks: [{some.where.module: {}}]\n")
+    assert _inputs(root).parts["playbook"]["collection some.where"] == "not installed"
+    manifest = root / "lib/ansible_collections/some/where/MANIFEST.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text('{"collection_info": {"version": "1.2.3"}}')
+    monkeypatch.syspath_prepend(str(root / "lib"))
+    closure._installed_version.cache_clear()
+    assert _inputs(root).parts["playbook"]["collection some.where"] == "1.2.3"
