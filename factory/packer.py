@@ -55,7 +55,7 @@ def parse_version(text: str) -> PackerVersion:
 
 def installed_version() -> PackerVersion:
     """The version of the Packer that is installed. Raises MissingToolError, ToolError."""
-    return parse_version(proc.run(["packer", "version"], env=_env(None)).text)
+    return parse_version(proc.run(["packer", "version"], env=settings(None)).text)
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,8 @@ def validate(template: Path, version: PackerVersion) -> None:
     Raises TemplateError with Packer's own words.
     """
     if version.needs_required_plugins:
-        proc.run(["packer", "init", str(template)], env=_env(template.parent))
-    done = proc.run(["packer", "validate", str(template)], env=_env(template.parent), check=False)
+        proc.run(["packer", "init", str(template)], env=settings(template.parent))
+    done = proc.run(["packer", "validate", str(template)], env=settings(template.parent), check=False)
     if done.code != 0:
         said = (done.text + done.stderr.decode("utf-8", "replace")).strip()
         raise TemplateError(
@@ -155,7 +155,7 @@ def build(
         elif line.kind == "error":
             errors.append(",".join(line.data))
 
-    code = proc.stream(command, on_line, env={**_env(folder), **(env or {})}, cwd=folder, on_start=on_start)
+    code = proc.stream(command, on_line, env={**settings(folder), **(env or {})}, cwd=folder, on_start=on_start)
     if code != 0:
         raise ProvisionError(f"Packer failed with exit code {code}: {_first_cause(errors)}", where=proc.paste(command))
 
@@ -166,7 +166,8 @@ def _first_cause(errors: list[str]) -> str:
     return re.sub(r"^Build '[^']*' errored after [^:]*: ", "", errors[0].strip())
 
 
-def _env(folder: Path | None) -> dict[str, str]:
+def settings(folder: Path | None) -> dict[str, str]:
+    """Packer's own settings, by environment: it asks nobody for news, and keeps what it downloads in `folder`."""
     env = {"CHECKPOINT_DISABLE": "1", "PACKER_NO_COLOR": "1"}
     if folder is not None:
         env["PACKER_CACHE_DIR"] = str(folder / "packer_cache")

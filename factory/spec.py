@@ -35,6 +35,9 @@ _NAME = Limits(pattern=re.compile(r"[a-z0-9-]{1,63}"), described="1 to 63 of a-z
 _SUITE = Limits(pattern=re.compile(r"[a-z0-9][a-z0-9.-]*"), described='the name of a suite, such as "bookworm"')
 _PACKAGE = Limits(pattern=re.compile(r"[a-z0-9][a-z0-9+.-]+"), described="the name of a package")
 _SECRET = Limits(pattern=re.compile(r"[A-Z_][A-Z0-9_]*"), described="the name of a variable: A-Z, 0-9 and _")
+_TAKEN = re.compile(  # what the environment of a provisioner means already
+    r"PATH|HOME|TMPDIR|USER|LOGNAME|LANG|SHELL|IFS|FACTORY_RUN|(?:LD_|LC_|PYTHON|ANSIBLE_|PACKER_|DYLD_).*"
+)
 _CHECK = Limits(pattern=re.compile(r"[^\x00-\x20\x7f](?:[^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?"),
                 described="the name of a check")  # fmt: skip
 _HEX = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
@@ -146,7 +149,7 @@ def _image(root: Path, name: str, table: Table) -> ImageSpec:
         formats=_formats(table),
         state=_state(table),
         ports=_or_default("ports", table.integers("ports", 1, 65535)),
-        secrets=table.texts("secrets", _SECRET) or (),
+        secrets=_secrets(table),
         disk_mib=_disk_mib(table),
         channel=table.optional_text("channel", _NAME),
     )
@@ -204,6 +207,14 @@ def _state(table: Table) -> tuple[str, ...]:
     return tuple(_or_default("state", written))
 
 
+def _secrets(table: Table) -> tuple[str, ...]:
+    names = table.texts("secrets", _SECRET) or ()
+    for name in names:
+        if _TAKEN.fullmatch(name):
+            table.fault("secrets", f"{schema.quoted(name)} means something to the programs of a bake; use another name")
+    return names
+
+
 def _disk_mib(table: Table) -> int:
     value = table.integer("disk_mib", default=ImageSpec.disk_mib)
     if value % 1024 or not 1024 <= value <= MOST_DISK_MIB:
@@ -240,11 +251,11 @@ def _no_json(value: object) -> str | None:
 
 
 def _check_bases(bases: Mapping[str, BaseSpec], images: Mapping[str, ImageSpec], tables: Mapping[str, Table]) -> None:
-    written = [*bases, *(_IMAGE_PREFIX + name for name in images)]
     for name, image in images.items():
         known: Iterable[str] = images if image.layered else bases
         if image.base in known:
             continue
+        written = [*bases, *(_IMAGE_PREFIX + other for other in images if other != name)]
         asked = (_IMAGE_PREFIX if image.layered else "") + image.base
         if asked:
             other = image.base if image.layered else _IMAGE_PREFIX + image.base

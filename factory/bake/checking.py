@@ -156,7 +156,7 @@ def _raw(artifact: Path, format_: str, work: Path) -> Iterator[Path]:
 
 
 def _host_files(session: Session) -> Iterator[Path]:
-    """The files of this host in which a secret of the bake must not be found."""
+    """The files and folders of this host in which a secret of the bake must not be found."""
     layout = session.layout
     yield from (layout.lock, layout.catalog, layout.catalog.with_name("catalog.db-wal"))
-    yield from sorted(path for path in session.run.folder.rglob("*") if path.is_file())
+    yield session.run.folder

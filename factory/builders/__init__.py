@@ -66,7 +66,7 @@ class Builder(Protocol):
 
 
 _MODULES = {"qemu": "factory.builders.qemu", "rootfs": "factory.builders.rootfs"}
-_VERSIONS = {"qemu": 1, "rootfs": 1}
+_VERSIONS = {"qemu": 2, "rootfs": 1}
 NAMES = tuple(sorted(_MODULES))
 
 

@@ -95,13 +95,25 @@ def run_packer(
                 )
             except ProvisionError as error:
                 raise _cause(job, request, redact, error) from error
-        result = provision.read_result(job.work)
+        result = succeeded(job, request)
     finally:
         if request.secrets_file is not None:
             Path(request.secrets_file).unlink(missing_ok=True)
+    packer.read_manifest(job.work / "packer-manifest.json")
+    return result
+
+
+def succeeded(job: BuildJob, request: ProvisionRequest) -> ProvisionResult:
+    """What the provisioner left in the work folder. Raises ProvisionError where the playbook failed or did nothing."""
+    result = provision.read_result(job.work)
     if result.status != "successful":
         raise provision.failure(result, request)
-    packer.read_manifest(job.work / "packer-manifest.json")
+    if next(provision.read_tasks(job.work), None) is None:
+        raise ProvisionError(
+            "the playbook ran no task: none of its plays is for this image",
+            where=request.playbook,
+            hint="the play's `hosts` must match: use `hosts: all`",
+        )
     return result
 
 

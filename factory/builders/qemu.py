@@ -2,14 +2,17 @@
 
 The parent's disk is never written: Packer gives the guest a layer above it. The guest is entered by an SMBIOS
 credential, or by a cloud-init seed where its systemd is too old; what apt needs to reach our proxy is copied in first.
-When Packer is done the tree is taken out of the disk, what was placed is taken back, and from there on it is a
-tree like any other. Packer and QEMU live in a process namespace that vanishes with its first process.
+When Packer is done the tree is taken out of the disk, what was placed is taken back (what a role made of it stays
+the role's), and from there on it is a tree like any other. Packer and QEMU live in a process namespace that vanishes
+with its first process.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,12 +25,27 @@ from factory.errors import ProvisionError
 from factory.provision import Connection, read_tasks
 from factory.vm import accelerator, entry
 from factory.vm.entry import GATEWAY, Keys
-from factory.vm.machine import FIRMWARE_CODE, FIRMWARE_VARS, KVM, processor
+from factory.vm.machine import FIRMWARE_CODE, FIRMWARE_VARS, KVM, options, processor
 from factory.vm.session import Way
 from factory.vm.way import way_into
 
 OUTPUT, DISK = "packer-output", "disk.qcow2"
 """The folder of the work folder in which Packer makes the guest's disk, and the disk in it."""
+
+_TAKEN_BACK = {
+    "smbios": (entry.DEFAULT_SSH,),
+    "nocloud": (
+        "/etc/netplan/50-cloud-init.yaml",
+        "/etc/network/interfaces.d/50-cloud-init",
+        "/etc/network/interfaces.d/50-cloud-init.cfg",
+        "/etc/ssh/sshd_config.d/50-cloud-init.conf",
+        "/etc/sudoers.d/90-cloud-init-users",
+    ),
+}
+"""What each way in leaves on the disk for our guest alone, beyond what the seal takes out (host keys, our key)."""
+
+Texts = Mapping[str, str | None]
+"""Files by path: what they hold; None: there is none."""
 
 _MEMORY_MIB = 1024
 _CPUS = 2
@@ -43,7 +61,7 @@ class QemuBuilder:
         """Boot the parent's disk, provision it, take its tree out into the work folder."""
         version = packer.installed_version()
         disk, disk_format = job.parent.disk()
-        way = _way(disk, disk_format, job.work)
+        way, before = _way(disk, disk_format, job.work)
         with ExitStack() as stack:
             keys = entry.make_keys(job.work / "keys")
             stack.callback(entry.remove_keys, keys)
@@ -64,19 +82,27 @@ class QemuBuilder:
         finished = output / DISK
         if not finished.exists():
             raise ProvisionError("Packer ended well but left no disk", where=str(output))
-        tree = _take_out(job, finished, way)
+        tree = _take_out(job, finished, way, before)
         return Provisioned(tree, tuple(read_tasks(job.work)), result.via)
 
 
-def _way(disk: Path, disk_format: str, work_folder: Path) -> Way:
-    if disk_format == "raw":
-        return way_into(disk)
-    raw = work_folder / "parent.raw"
+def _way(disk: Path, disk_format: str, work_folder: Path) -> tuple[Way, Texts]:
+    """The way into the guest, and what the parent has where that way changes something."""
+    raw = disk if disk_format == "raw" else work_folder / "parent.raw"
     try:
-        formats.to_raw(disk, disk_format, raw)
-        return way_into(raw)
+        if raw != disk:
+            formats.to_raw(disk, disk_format, raw)
+        way = way_into(raw)
+        with FileSystem(raw, rootdisk.find_root(raw), dirty_ok=True) as fs:
+            return way, _texts(fs, way)
     finally:
-        raw.unlink(missing_ok=True)
+        if raw != disk:
+            raw.unlink(missing_ok=True)
+
+
+def _texts(fs: FileSystem, way: Way) -> Texts:
+    found = {path: rootdisk.read(fs, path) for path in _TAKEN_BACK[way.kind]}
+    return {path: None if data is None else data.decode("utf-8", "surrogateescape") for path, data in found.items()}
 
 
 def _guest(
@@ -87,22 +113,22 @@ def _guest(
     variables = job.work / "efivars.fd"
     shutil.copyfile(FIRMWARE_VARS, variables)
     drives = [
-        f"if=pflash,format=raw,unit=0,readonly=on,file={FIRMWARE_CODE}",
-        f"if=pflash,format=raw,unit=1,file={variables}",
-        f"if=virtio,format=qcow2,cache=unsafe,file={output / DISK}",
+        options("if=pflash", format="raw", unit=0, readonly="on", file=FIRMWARE_CODE),
+        options("if=pflash", format="raw", unit=1, file=variables),
+        options("if=virtio", format="qcow2", cache="unsafe", file=output / DISK),
     ]
     smbios = []
     if way.kind == "smbios":
         credential = entry.write_credential(keys, way.default_ssh)
-        smbios = [["-smbios", f"type=11,path={credential}"]]
+        smbios = [["-smbios", options("type=11", path=credential)]]
     else:
         seed = entry.seed_iso(keys, job.work / "seed.iso")
-        drives.append(f"if=virtio,format=raw,readonly=on,file={seed}")
+        drives.append(options("if=virtio", format="raw", readonly="on", file=seed))
     return {
         "accelerator": "kvm" if acceleration == KVM else "tcg",
         "disk": disk,
         "disk_format": disk_format,
-        "disk_size": f"{job.image.disk_mib}M",
+        "disk_size": f"{max(job.image.disk_mib, _size_mib(disk, disk_format))}M",
         "file": DISK,
         "output": output,
         "private_key": keys.identity,
@@ -126,6 +152,12 @@ def _guest(
     }
 
 
+def _size_mib(disk: Path, disk_format: str) -> int:
+    """The size that a guest sees of a disk, rounded up: a smaller layer above it would cut it off."""
+    said = proc.run(["qemu-img", "info", "--output=json", "-f", disk_format, str(disk)])
+    return -(-int(json.loads(said.stdout)["virtual-size"]) >> 20)
+
+
 def _free_port() -> int:
     """A port of 127.0.0.1 that was free just now; Packer wants to be told one."""
     with socket.socket() as probe:
@@ -133,7 +165,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _take_out(job: BuildJob, finished: Path, way: Way) -> Path:
+def _take_out(job: BuildJob, finished: Path, way: Way, before: Texts) -> Path:
     """The tree of the finished disk, with what was placed to get in taken back."""
     raw, tar, tree = job.work / "finished.raw", job.work / "finished.tar", job.work / "tree"
     formats.to_raw(finished, "qcow2", raw)
@@ -141,13 +173,23 @@ def _take_out(job: BuildJob, finished: Path, way: Way) -> Path:
     offset = rootdisk.find_root(raw)
     rootdisk.replay(raw, offset)
     with FileSystem(raw, offset) as fs, tar.open("wb") as out:
+        found = _texts(fs, way)
         rootdisk.write_tar(fs, out)
     raw.unlink()
     namespace.remove(tree)
     work.unpack(tar, tree)
     tar.unlink()
-    work.put_back(tree, {"etc/default/ssh": way.default_ssh or None, **dict.fromkeys(job.lent_files(GATEWAY))})
+    work.put_back(tree, {**_put_back(way, before, found), **dict.fromkeys(job.lent_files(GATEWAY))})
     return tree
+
+
+def _put_back(way: Way, before: Texts, found: Texts) -> Texts:
+    """What files that the way in changed must hold in the image: what a role removed stays away."""
+    back = {path: before[path] for path, text in found.items() if text is not None}
+    text = found.get(entry.DEFAULT_SSH)
+    if text is not None and text != entry.entered(way.default_ssh):
+        back[entry.DEFAULT_SSH] = entry.left(text, way.default_ssh)
+    return back
 
 
 BUILDER = QemuBuilder()

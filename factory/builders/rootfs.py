@@ -6,6 +6,8 @@ vanishes with its first process.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from factory import namespace, packer
 from factory.builders import BuildJob, Provisioned, packer_build, tree_env
 from factory.disk import work
@@ -26,17 +28,19 @@ class RootfsBuilder:
         namespace.remove(tree)
         work.unpack(job.parent.tree, tree, job.parent.tree_digest)
         enter = job.work / "tree-env.json"
-        tree_env.write_request(
-            enter,
-            tree_env.TreeRequest(
-                tree=str(tree),
-                hostname=job.image.name,
-                command=packer.build_command(template),
-                files=job.lent_files("127.0.0.1"),
-            ),
-        )
+        tree_env.write_request(enter, _tree_request(job, tree, template))
         result = packer_build.run_packer(job, tree_env.command(enter), request)
         return Provisioned(tree, tuple(read_tasks(job.work)), result.via)
+
+
+def _tree_request(job: BuildJob, tree: Path, template: Path) -> tree_env.TreeRequest:
+    return tree_env.TreeRequest(
+        tree=str(tree),
+        hostname=job.image.name,
+        command=packer.build_command(template),
+        env=packer.settings(job.work),
+        files=job.lent_files("127.0.0.1"),
+    )
 
 
 BUILDER = RootfsBuilder()

@@ -5,14 +5,16 @@ mounts /proc, /sys, /dev, /run and /tmp, lends the tree a resolver, a hostname, 
 policy-rc.d, runs the request's command, and takes back what it lent. Mounts vanish with the process whatever happens;
 lent files that a kill leaves behind do no harm, as the seal removes them too. What a role changed stays the role's.
 
-A role cannot reach the host through the tree: /sys is read-only, /proc/sys is a copy in memory (so that `sysctl -w`
-works and changes nothing), and the capabilities that load modules, set clocks or reboot are gone.
+It guards the host against accidents: /sys is read-only, /proc/sys is a copy in memory (so that `sysctl -w` works and
+changes nothing), and the capabilities that load modules, set clocks or reboot are gone. It is no security boundary
+(/proc/1/root leads to the host): roles are trusted.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
@@ -39,6 +41,7 @@ _RESOLVED = ("systemd/resolve/resolv.conf", "systemd/resolve/stub-resolv.conf", 
 class TreeRequest:
     """A command to run beside a tree that is made to look booted. `files`: lent to the tree, path -> text.
 
+    `env`: what the command finds in its environment, above what every process of ours gets.
     `interactive`: the command gets the user's terminal.
     """
 
@@ -46,6 +49,7 @@ class TreeRequest:
     hostname: str
     command: Sequence[str]
     files: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
     interactive: bool = False
 
 
@@ -82,8 +86,12 @@ def run(request: TreeRequest) -> int:
     keys = _host_keys(tree)
     try:
         if request.interactive:
-            return proc.attach(request.command, env={"HOME": "/root"})
-        return proc.stream(request.command, lambda line: print(line, flush=True))  # noqa: T201 - read by the builder
+            return proc.attach(request.command, env={"HOME": "/root", **request.env})
+        return proc.stream(
+            request.command,
+            lambda line: print(line, flush=True),  # noqa: T201 - read by the builder
+            env=request.env,
+        )
     finally:
         for loan in lent:
             _take_back(loan)
@@ -98,12 +106,14 @@ def _mount(tree: Path) -> None:
     mount("--make-rslave", "/")
     mount("--bind", str(tree), str(tree))
     for name in ("dev", "etc", "proc", "run", "sys", "tmp"):
-        (tree / name).mkdir(exist_ok=True)
         _refuse_links_out(tree, tree / name)
+        (tree / name).mkdir(exist_ok=True)
     mount("--rbind", "/proc", str(tree / "proc"))
     _copy_sysctls(tree / "proc/sys")
     mount("--rbind", "/sys", str(tree / "sys"))
     mount("-o", "remount,bind,ro", str(tree / "sys"))
+    for below in _mounts_below((tree / "sys").resolve(), Path("/proc/self/mountinfo").read_text()):
+        proc.run(["mount", "-o", "remount,bind,ro", str(below)], check=False)  # some are hidden below others
     mount("-t", "tmpfs", "-o", "mode=0755", "tmpfs", str(tree / "dev"))
     for name in _DEVICES:
         (tree / "dev" / name).touch()
@@ -120,6 +130,14 @@ def _mount(tree: Path) -> None:
         mount("-t", kind, "-o", options, kind, str(tree / name))
     (tree / "run/lock").mkdir(mode=0o1777)
     (tree / "run/sshd").mkdir(mode=0o755)  # `sshd -t`, which roles validate its configuration with, wants it
+
+
+def _mounts_below(folder: Path, mountinfo: str) -> list[Path]:
+    """The places below `folder` where something is mounted, from the kernel's table (proc(5): octal escapes)."""
+    places = (
+        re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), line.split()[4]) for line in mountinfo.splitlines()
+    )
+    return [path for path in map(Path, places) if folder in path.parents]
 
 
 def _copy_sysctls(target: Path) -> None:
@@ -145,6 +163,7 @@ def _loans(tree: Path, request: TreeRequest) -> list[tuple[Path, bytes, int]]:
         (Path("etc/machine-id"), secrets.token_hex(16).encode() + b"\n", 0o444),
         (Path("usr/sbin/policy-rc.d"), _POLICY_RC_D, 0o755),
     ]
+    (tree / "etc/hostname").unlink(missing_ok=True)  # a link would have us write where it leads
     (tree / "etc/hostname").write_text(request.hostname + "\n")  # the image's own from here on: not a loan
     for name in _RESOLVED:
         (tree / "run" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -183,6 +202,7 @@ def _take_back(loan: Lent) -> None:
 def _host_keys(tree: Path) -> list[Path]:
     """Make the SSH host keys a machine would have; the files made."""
     folder = tree / "etc/ssh"
+    _refuse_links_out(tree, folder)
     if not folder.is_dir():
         return []
     before = set(folder.glob("ssh_host_*"))

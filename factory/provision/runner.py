@@ -70,7 +70,7 @@ def _run_ansible(request: ProvisionRequest, private: Path, secrets: dict[str, st
         private_data_dir=str(private),
         playbook=request.playbook,
         inventory={"all": {"hosts": {request.image: _host(request.connection)}}},
-        cmdline=f"-e @{variables}",
+        cmdline=proc.paste(["-e", f"@{variables}"]),  # ansible-runner splits it like a shell
         event_handler=recorder.event,
         suppress_env_files=True,
         quiet=True,
@@ -95,7 +95,7 @@ def _place(request: ProvisionRequest) -> None:
 
 
 def _ssh_options(connection: Connection) -> list[str]:
-    known = f"UserKnownHostsFile={connection.known_hosts}"
+    known = f'UserKnownHostsFile="{connection.known_hosts}"'
     return ["-o", "IdentitiesOnly=yes", "-o", known, "-o", "StrictHostKeyChecking=yes"]
 
 
@@ -131,7 +131,7 @@ class _Recorder:
             started_at=str(data.get("start", "")),
             duration_s=round(float(data.get("duration") or 0), 3),
             outcome=outcome,
-            message=self._redact(_message(result)) if bad else "",
+            message=self._redact(_message(result, self._redact)) if bad else "",
         )
         if outcome in ("failed", "unreachable"):
             self.failed = record
@@ -142,18 +142,18 @@ class _Recorder:
     def tail(self, private: Path) -> str:
         """The last lines Ansible printed; for failures outside any task (a syntax error, say)."""
         said = [path.read_text(errors="replace") for path in private.glob("artifacts/*/stdout")]
-        return self._redact("\n".join("\n".join(said).strip().splitlines()[-_MESSAGE_LINES:]))
+        return "\n".join(self._redact("\n".join(said)).strip().splitlines()[-_MESSAGE_LINES:])
 
 
-def _message(result: dict[str, Any]) -> str:
-    """What a failed task says: of a loop, its first failed item."""
+def _message(result: dict[str, Any], redact: Redactor) -> str:
+    """What a failed task says: of a loop, its first failed item. Cut only after redaction: half a secret is one too."""
     for item in result.get("results") or ():
         if isinstance(item, dict) and (item.get("failed") or item.get("unreachable")):
             label = item.get("_ansible_item_label", item.get("item"))
-            return f"item {label!r}: {_message(item)}"
-    said = str(result.get("msg") or "")
+            return f"item {label!r}: {_message(item, redact)}"
+    said = redact(str(result.get("msg") or ""))
     for stream in ("stderr", "module_stderr", "stdout", "module_stdout"):
-        text = str(result.get(stream) or "").strip()
+        text = redact(str(result.get(stream) or "")).strip()
         if text and text not in said:
             return "\n".join([said, *text.splitlines()[-_MESSAGE_LINES:]]).strip()
     return said.strip() or "it gave no reason"

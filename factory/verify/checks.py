@@ -52,13 +52,11 @@ def stage(parts: Sequence[Checks], skip: Sequence[str], folder: Path) -> Suite:
     return Suite(folder, tuple(parts), tuple(skip))
 
 
-def collect(suite: Suite, built_in: Sequence[str]) -> int:
-    """How many checks there are. SpecError where an exemption names none; VerifyError for a file that cannot load."""
+def collect(suite: Suite, built_in: Sequence[str]) -> frozenset[str]:
+    """The node ids of all checks, exempt ones too. SpecError where an exemption names none; VerifyError for a file that
+    cannot load.
+    """
     lines = _pytest(suite, ["--collect-only"], timeout_s=120) if suite.parts else []
-    broken = [line for line in lines if line["kind"] == "broken"]
-    if broken:
-        shown = "\n".join(f"{_place(suite, line['nodeid'])[1]}: {line['message']}" for line in broken)
-        raise VerifyError(f"checks that cannot be loaded:\n{shown}", hint="mend these files")
     collected = [line for line in lines if line["kind"] == "collected"]
     known = {name for line in collected for name in line["names"]} | set(built_in)
     for name in suite.skip:
@@ -68,11 +66,13 @@ def collect(suite: Suite, built_in: Sequence[str]) -> int:
                 hint=f"the checks are: {', '.join(sorted(known))}",
                 where="skip_checks",
             )
-    return len(collected)
+    return frozenset(line["nodeid"] for line in collected)
 
 
-def run(suite: Suite, ssh_config: Path, junit: Path, *, timeout_s: float) -> list[Case]:
-    """Run the checks against the host `guest` of `ssh_config`. VerifyError where pytest itself fails."""
+def run(suite: Suite, collected: frozenset[str], ssh_config: Path, junit: Path, *, timeout_s: float) -> list[Case]:
+    """Run the checks against the host `guest` of `ssh_config`. VerifyError unless exactly those collected ran, to the
+    end of the run.
+    """
     if not suite.parts:
         return []
     arguments = [
@@ -82,11 +82,21 @@ def run(suite: Suite, ssh_config: Path, junit: Path, *, timeout_s: float) -> lis
         "junit_family=xunit2",
         *(f"--factory-skip={name}" for name in suite.skip),
     ]
-    lines = _pytest(suite, arguments, cwd=ssh_config.parent, timeout_s=timeout_s)
+    lines = _pytest(suite, arguments, collected, cwd=ssh_config.parent, timeout_s=timeout_s)
     return [_case(suite, line) for line in lines if line["kind"] == "ran"]
 
 
-def _pytest(suite: Suite, arguments: list[str], *, timeout_s: float, cwd: Path | None = None) -> list[dict[str, Any]]:
+def _pytest(
+    suite: Suite,
+    arguments: list[str],
+    expected: frozenset[str] = frozenset(),
+    *,
+    timeout_s: float,
+    cwd: Path | None = None,
+) -> list[dict[str, Any]]:
+    """The lines of the plugin's report. VerifyError where a file cannot load, where others than the
+    `expected` checks ran, or where pytest did not come to its end.
+    """
     report = suite.folder / "report.jsonl"
     report.unlink(missing_ok=True)
     folder = str(suite.folder)
@@ -106,8 +116,22 @@ def _pytest(suite: Suite, arguments: list[str], *, timeout_s: float, cwd: Path |
     except ToolError as error:
         raise VerifyError(f"the checks did not end within {timeout_s:g} s", where=error.where) from error
     lines = [json.loads(line) for line in report.read_text().splitlines()] if report.exists() else []
-    if done.code not in (0, 1, 2, 5) or (done.code == 2 and not lines):
-        raise VerifyError(f"the checks could not be run:\n{proc.failure(argv, done).message}", where=proc.paste(argv))
+    if broken := [line for line in lines if line["kind"] == "broken"]:
+        shown = "\n".join(f"{_place(suite, line['nodeid'])[1]}: {line['message']}" for line in broken)
+        raise VerifyError(f"checks that cannot be loaded:\n{shown}", hint="mend these files")
+    ran = {line["nodeid"] for line in lines if line["kind"] == "ran"}
+    if apart := sorted(expected ^ ran):
+        raise VerifyError(
+            "the checks were cut short or changed while they ran:\n"
+            + "\n".join(f"{_shown(suite, id_)} {'never ran' if id_ in expected else 'is new'}" for id_ in apart),
+            where=proc.paste(argv),
+            hint="a check must neither end the process nor stop pytest",
+        )
+    allowed = (0, 1) if expected else (0, 1, 5)  # 5: there are no checks
+    if done.code not in allowed or all(line["kind"] != "complete" for line in lines):
+        raise VerifyError(
+            f"the checks did not come to their end:\n{proc.failure(argv, done).message}", where=proc.paste(argv)
+        )
     return lines
 
 
@@ -124,6 +148,11 @@ def _case(suite: Suite, line: dict[str, Any]) -> Case:
         message="" if outcome in ("exempt", "passed") else line["message"],
         where=f"{shown}:{line['line']}",
     )
+
+
+def _shown(suite: Suite, nodeid: str) -> str:
+    """A node id as people know it."""
+    return f"{_place(suite, nodeid)[1]}::{nodeid.partition('::')[2]}"
 
 
 def _place(suite: Suite, nodeid: str) -> tuple[Checks, str]:

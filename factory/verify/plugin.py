@@ -28,6 +28,7 @@ class _Reporter:
         self._skip = set(config.getoption("--factory-skip"))
         self._collect_only = bool(config.getoption("collectonly"))
 
+    @pytest.hookimpl(trylast=True)  # after what a conftest.py deselects
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         for item in items:
             if self._collect_only:
@@ -36,6 +37,8 @@ class _Reporter:
                 )
             if self._skip & _names(item.nodeid):
                 item.add_marker(pytest.mark.skip(reason="exempt by skip_checks"))
+        if self._collect_only:
+            self._write(kind="complete")
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
@@ -54,6 +57,10 @@ class _Reporter:
             message=_assertion(crash.message if crash else str(report.longrepr or "")),
             line=crash.lineno if crash else (report.location[1] or 0) + 1,
         )
+
+    def pytest_sessionfinish(self) -> None:
+        if not self._collect_only:
+            self._write(kind="complete")
 
     def _write(self, **fields: object) -> None:
         with self._report.open("a", encoding="utf-8") as file:

@@ -38,8 +38,8 @@ class VerifyRequest(GuestRequest):
 
     `digest`: of the artifact's bytes. `manifest`: the sealed manifest's file. `logs`: the folder that keeps JUnit XML,
     console and screenshot. `facts`: what the seal wrote, judged as well where given. `secrets`: values by name, never
-    printed; `secrets_not_given`: names of those that cannot be looked for. `host_files`: files of this host that must
-    not hold a secret either (run logs, journal, lock, catalog).
+    printed; `secrets_not_given`: names of those that cannot be looked for. `host_files`: files and whole
+    folders of this host that must not hold a secret either, as they are after the checks (run logs, lock, catalog).
     """
 
     digest: Digest

@@ -1,22 +1,26 @@
 """Verification of one artifact, from its digest to the verdict. Reads the artifact, never writes it.
 
 Invariants: the artifact is opened read-only below a throw-away overlay; the guest dies with our thread; a report is
-made only when every stage was reached; what cannot be observed is an error, never a pass.
+made only when every stage was reached; what cannot be observed is an error, never a pass; no secret is left in what
+we return, raise or keep.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 from factory import digest as digests
 from factory.digest import Digest
 from factory.disk import manifest
 from factory.disk.manifest import Entry
-from factory.errors import BootError, ToolError, VerifyError
+from factory.errors import BootError, FactoryError, ToolError, VerifyError
+from factory.redact import Redactor
 from factory.verify import boot_image, built_in, checks, disk_state, needles, report
 from factory.verify.guest_state import SETTLE_SCRIPT, STATE_SCRIPT, GuestState, parse
 from factory.verify.needles import Finding
@@ -54,9 +58,28 @@ def verify(
     Raises BootError where the guest does not come up, SpecError for an exemption that names no check or a secret too
     short to look for, VerifyError where the checks cannot be run at all.
     """
+    wanted = needles.needles(request.secrets)
+    redact = redactor(request.secrets)
+    try:
+        return _verify(request, wanted, redact, on_start, progress)
+    except FactoryError as error:
+        error.message = redact(error.message)
+        error.args = (error.message,)
+        raise
+    finally:
+        strike(request.logs / "junit.xml", redact)
+        strike(request.logs / "console.log", redact)
+
+
+def _verify(
+    request: VerifyRequest,
+    wanted: list[needles.Needle],
+    redact: Redactor,
+    on_start: Started | None,
+    progress: Progress,
+) -> VerifyReport:
     clock = _Clock()
     began = time.monotonic()
-    wanted = needles.needles(request.secrets)
     request.logs.mkdir(parents=True, exist_ok=True)
     junit = request.logs / "junit.xml"
     junit.unlink(missing_ok=True)
@@ -68,19 +91,22 @@ def verify(
         progress("booting")
         with open_session(request.way, lambda *entry: machine_of(request, *entry), request.work, on_start) as session:
             with clock.stage("collect"):
-                checks.collect(suite, built_in.NAMES)
+                collected = checks.collect(suite, built_in.NAMES)
             boot_s = session.wait(request.boot_deadline_s)
             progress("checking")
             with clock.stage("settle"):
                 session.run(SETTLE_SCRIPT)
             with clock.stage("checks"):
-                cases = checks.run(suite, session.ssh_config, junit, timeout_s=request.checks_timeout_s)
+                cases = checks.run(suite, collected, session.ssh_config, junit, timeout_s=request.checks_timeout_s)
             with clock.stage("state"):
                 state = _state(session)
             failed = any(case.outcome == "failed" for case in cases)
             picture = session.guest.screenshot(request.logs / "screen.png") if failed else None
         progress("comparing")
+        strike(junit, redact)
+        _keep_console(request)
         cases += _built_in(request, clock, sealed, state, wanted, before)
+        cases = [replace(case, name=redact(case.name), message=redact(case.message)) for case in cases]
     except BootError as error:
         raise _kept(request, error) from error
     finally:
@@ -166,10 +192,32 @@ def _secrets(request: VerifyRequest, wanted: list[needles.Needle], raw: Path) ->
     found = needles.in_file(wanted, raw, "the disk")
     for name, content in boot_image.initrds(raw, request.work):
         found += needles.in_bytes(wanted, content, name)
-    for path in request.host_files:
-        if path.is_file():
-            found += needles.in_file(wanted, path, str(path))
+    for path in files_in((*request.host_files, request.logs)):
+        found += needles.in_file(wanted, path, str(path))
     return found
+
+
+def files_in(places: Iterable[Path]) -> list[Path]:
+    """The files among `places` and in the folders among them, each once."""
+    found = (path for place in places for path in (place, *place.rglob("*")) if path.is_file())
+    return sorted(set(found))
+
+
+def redactor(secrets: Mapping[str, bytes]) -> Redactor:
+    """What strikes the secrets, written plainly or as XML escapes them."""
+    values = {name: value.decode("utf-8", "replace") for name, value in secrets.items()}
+    in_text = {f"{name} in text": escape(value) for name, value in values.items()}
+    escapes = {'"': "&quot;", "\n": "&#10;", "\r": "&#13;", "\t": "&#09;"}
+    in_attributes = {f"{name} in attributes": escape(value, escapes) for name, value in values.items()}
+    return Redactor({**values, **in_text, **in_attributes})
+
+
+def strike(log: Path, redact: Redactor) -> None:
+    """Strike the secrets from a log, where there is one."""
+    if log.exists():
+        text = log.read_bytes().decode("utf-8", "surrogateescape")
+        if (struck := redact(text)) != text:
+            log.write_bytes(struck.encode("utf-8", "surrogateescape"))
 
 
 def _keep_console(request: VerifyRequest) -> Path:

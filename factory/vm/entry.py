@@ -30,13 +30,16 @@ from pathlib import Path
 
 from factory import proc
 from factory.digest import hex_of, of_bytes
+from factory.disk.seal import KEY_COMMENT
 from factory.errors import BootError
 
 GATEWAY = "10.0.2.2"
 """Where forwarded connections come from, as the guest sees it (QEMU's user network)."""
 
+DEFAULT_SSH = "/etc/default/ssh"
+
 PLACED = {
-    "smbios": ("/etc/default/ssh",),
+    "smbios": (DEFAULT_SSH,),
     "nocloud": (
         "/var/lib/cloud/**",
         "/etc/cloud/**",
@@ -56,6 +59,7 @@ PLACED = {
 """What each way in changes on the guest's disk (patterns); everything else the credential places is in /run."""
 
 _FOLDER = "/run/factory"
+_OPTION = f"-f {_FOLDER}/sshd_config"
 _SYSTEMD_WITH_SMBIOS = 252
 
 _SSHD_CONFIG = f"""\
@@ -112,10 +116,10 @@ class Keys:
 
 
 def make_keys(folder: Path) -> Keys:
-    """Two fresh ed25519 pairs in `folder`, which is created with mode 0700."""
+    """Two fresh ed25519 pairs in `folder`, which is created with mode 0700. By their comment the seal knows them."""
     folder.mkdir(mode=0o700, parents=True)
     for name in ("id", "host_key"):
-        proc.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "factory", "-f", str(folder / name)])
+        proc.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", KEY_COMMENT, "-f", str(folder / name)])
     return Keys(folder)
 
 
@@ -154,6 +158,19 @@ def sshd_options(default_ssh: str) -> str:
     return value
 
 
+def entered(default_ssh: str) -> str:
+    """The text that the credential makes of an image's /etc/default/ssh."""
+    options = f"{sshd_options(default_ssh)} {_OPTION}".strip()
+    return f'{default_ssh.rstrip()}\nSSHD_OPTS="{options}"\n'.lstrip()
+
+
+def left(found: str, default_ssh: str) -> str:
+    """What a guest made of `entered(default_ssh)`, without what was ours: our line, or our option in a changed one."""
+    ours = entered(default_ssh).splitlines()[-1]
+    kept = "".join(line for line in found.splitlines(keepends=True) if line.rstrip("\n") != ours)
+    return re.sub(rf"^(\s*SSHD_OPTS=.*?) ?{re.escape(_OPTION)}(?![\w./-])", r"\1", kept, flags=re.MULTILINE)
+
+
 def credential(keys: Keys, default_ssh: str = "") -> str:
     """The SMBIOS type 11 string that lets `keys` in; `default_ssh` is the image's own /etc/default/ssh.
 
@@ -172,9 +189,8 @@ def write_credential(keys: Keys, default_ssh: str = "") -> Path:
 
 def _tmpfiles(keys: Keys, default_ssh: str) -> str:
     """The tmpfiles.d lines (systemd 250 or later: `~` decodes base64)."""
-    options = f"{sshd_options(default_ssh)} -f {_FOLDER}/sshd_config".strip()
     files = (
-        ("/etc/default/ssh", "0644", f'{default_ssh.rstrip()}\nSSHD_OPTS="{options}"\n'.lstrip()),
+        (DEFAULT_SSH, "0644", entered(default_ssh)),
         (f"{_FOLDER}/sshd_config", "0600", _SSHD_CONFIG),
         (f"{_FOLDER}/sshd_root.conf", "0600", _SSHD_ROOT),
         (f"{_FOLDER}/authorized_keys", "0600", keys.public + "\n"),

@@ -72,11 +72,11 @@ def arguments(machine: Machine) -> list[str]:
         *_network(machine),
         "-device", "virtio-rng-pci",
         "-device", "VGA,romfile=",
-        "-chardev", _options("file", id="serial", path=machine.console),
+        "-chardev", options("file", id="serial", path=machine.console),
         "-serial", "chardev:serial",
         "-chardev", "stdio,id=qmp,signal=off",
         "-mon", "chardev=qmp,mode=control",
-        *(["-smbios", _options("type=11", path=machine.credential)] if machine.credential else []),
+        *(["-smbios", options("type=11", path=machine.credential)] if machine.credential else []),
     ]  # fmt: skip
 
 
@@ -91,8 +91,8 @@ def processor(accelerator: str) -> str:
 
 def _firmware(machine: Machine) -> list[str]:
     return [
-        "-drive", _options("if=pflash", format="raw", unit=0, readonly="on", file=machine.firmware),
-        "-drive", _options("if=pflash", format="raw", unit=1, file=machine.variables),
+        "-drive", options("if=pflash", format="raw", unit=0, readonly="on", file=machine.firmware),
+        "-drive", options("if=pflash", format="raw", unit=1, file=machine.variables),
     ]  # fmt: skip
 
 
@@ -132,6 +132,6 @@ def _blockdev(node: str, **fields: object) -> list[str]:
     return ["-blockdev", json.dumps({"node-name": node, **fields}, sort_keys=True)]
 
 
-def _options(first: str, **fields: object) -> str:
+def options(first: str, **fields: object) -> str:
     """QEMU's `a,b=c` syntax; a comma in a value is doubled."""
     return ",".join([first, *(f"{name}={str(value).replace(',', ',,')}" for name, value in fields.items())])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from factory import builders, packer
-from factory.builders import BuildJob, Parent, packer_build, qemu, tree_env
+from factory import builders, namespace, packer, proc
+from factory.builders import BuildJob, Parent, packer_build, qemu, rootfs, tree_env
 from factory.digest import of_bytes
 from factory.errors import ProvisionError, SpecError
 from factory.model import ImageSpec, Layout
@@ -71,10 +73,54 @@ def test_rendered_template_holds_no_secret_and_packer_takes_it(job: BuildJob) ->
     assert str(request) in rendered.read_text()
 
 
+def disk_of(folder: Path, size: int) -> Path:
+    path = folder / "disk"
+    with path.open("wb") as file:
+        file.truncate(size)
+    return path
+
+
+def test_qemu_guest_takes_a_work_folder_with_a_comma_and_a_larger_parent(job: BuildJob) -> None:
+    work = job.work / "a,b"
+    work.mkdir()
+    job = dataclasses.replace(job, work=work, image=dataclasses.replace(job.image, disk_mib=64))
+    keys = entry.make_keys(work / "keys")
+
+    def guest(size: int) -> dict[str, Any]:
+        (work / "seed.iso").unlink(missing_ok=True)
+        (keys.folder / "credential").unlink(missing_ok=True)
+        return qemu._guest(job, keys, Way("smbios"), 2222, disk_of(work, size), "raw", work / "out")
+
+    assert guest(64 << 20)["disk_size"] == "64M"
+    assert guest((100 << 20) + 512)["disk_size"] == "101M"
+    drives = [value for name, value in guest(1)["qemuargs"] if name in ("-drive", "-smbios")]
+    assert len([drive for drive in drives if "/a,,b/" in drive]) == 3
+    assert not [drive for drive in drives if "/a,b/" in drive]
+
+
+def test_what_the_way_in_left_is_taken_back_and_a_roles_change_stays() -> None:
+    way = Way("smbios", "# theirs\n")
+    before = {entry.DEFAULT_SSH: "# theirs\n"}
+    entered = entry.entered("# theirs\n")
+    assert qemu._put_back(way, before, {entry.DEFAULT_SSH: entered}) == before
+    changed = {entry.DEFAULT_SSH: entered + "MORE=1\n"}
+    assert qemu._put_back(way, before, changed) == {entry.DEFAULT_SSH: "# theirs\nMORE=1\n"}
+    assert qemu._put_back(way, before, {entry.DEFAULT_SSH: None}) == {}
+    nothing = {entry.DEFAULT_SSH: None}
+    assert qemu._put_back(Way("smbios"), nothing, {entry.DEFAULT_SSH: entry.entered("")}) == nothing
+    netplan, sudoers = "/etc/netplan/50-cloud-init.yaml", "/etc/sudoers.d/90-cloud-init-users"
+    assert {netplan, sudoers} <= set(qemu._TAKEN_BACK["nocloud"])
+    found = {netplan: "ours", sudoers: "ours"}
+    assert qemu._put_back(Way("nocloud"), {netplan: None, sudoers: "theirs"}, found) == {
+        netplan: None,
+        sudoers: "theirs",
+    }
+
+
 @pytest.mark.parametrize("kind", ["smbios", "nocloud"])
 def test_qemu_guest_is_entered_without_anything_private_on_a_command_line(job: BuildJob, kind: str) -> None:
     keys = entry.make_keys(job.work / "keys")
-    guest = qemu._guest(job, keys, Way(kind), 2222, Path("/disk"), "raw", job.work / "out")
+    guest = qemu._guest(job, keys, Way(kind), 2222, disk_of(job.work, 1 << 20), "raw", job.work / "out")
     text = json.dumps(guest["qemuargs"])
     assert keys.identity.read_text().splitlines()[1] not in text
     assert "hostfwd=tcp:127.0.0.1:2222-:22" in text
@@ -116,6 +162,83 @@ def test_a_tree_whose_folders_lead_out_of_it_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ProvisionError, match="leads out of it"):
         tree_env._lend(tree, Path("etc/hostname"), b"x", 0o644)
     assert list(outside.iterdir()) == []
+
+
+def test_a_link_in_a_tree_does_not_make_us_write_where_it_leads(tmp_path: Path) -> None:
+    tree, outside = tmp_path / "tree", tmp_path / "outside"
+    (tree / "etc").mkdir(parents=True)
+    outside.mkdir()
+    (outside / "hostname").write_text("the host's\n")
+    (tree / "etc/hostname").symlink_to(outside / "hostname")
+    tree_env._loans(tree, tree_env.TreeRequest(str(tree), "web", ["true"]))
+    assert (tree / "etc/hostname").read_text() == "web\n"
+    assert (outside / "hostname").read_text() == "the host's\n"
+    (tree / "etc/ssh").symlink_to(outside)
+    with pytest.raises(ProvisionError, match="etc/ssh of the base leads out of it"):
+        tree_env._host_keys(tree)
+    assert [path.name for path in outside.iterdir()] == ["hostname"]
+
+
+def test_packer_finds_its_own_settings_in_a_tree_where_all_of_sys_is_read_only(job: BuildJob) -> None:
+    tree = job.work / "a tree"
+    tree.mkdir()
+    request = rootfs._tree_request(job, tree, job.work / "web.pkr.hcl")
+    assert request.env == packer.settings(job.work)
+    path = job.work / "tree-env.json"
+    script = "env; cat /proc/self/mountinfo"
+    tree_env.write_request(path, dataclasses.replace(request, command=["sh", "-c", script]))
+    said = proc.run(tree_env.command(path), cwd=PROJECT).text.splitlines()
+    for name in ("CHECKPOINT_DISABLE", "PACKER_CACHE_DIR", "PACKER_NO_COLOR"):
+        assert f"{name}={request.env[name]}" in said
+    mounts = [line.split() for line in said if "\\040tree/sys" in line]
+    assert len(mounts) >= 1
+    assert [fields[4] for fields in mounts if "ro" not in fields[5].split(",")] == []
+    namespace.remove(tree)
+
+
+def test_mounts_below_a_folder_are_found_with_their_names_unescaped() -> None:
+    table = "".join(
+        f"1 1 0:1 / {path} rw - sysfs sysfs rw\n" for path in ("/t\\040x/sys", "/t\\040x/sys/fs/a\\011b", "/t")
+    )
+    assert tree_env._mounts_below(Path("/t x/sys"), table) == [Path("/t x/sys/fs/a\tb")]
+
+
+def provision(job: BuildJob, hosts: str, task: str) -> proc.Completed:
+    """The provisioner on a playbook whose one task needs no guest."""
+    (job.layout.root / "playbooks").mkdir(parents=True)
+    (job.layout.root / job.image.playbook).write_text(
+        f"- name: Play\n  hosts: {hosts}\n  gather_facts: false\n  tasks:\n    - name: Task\n      {task}\n"
+    )
+    path, _ = packer_build.write_provision_request(job, Connection("tree", path="/nowhere"))
+    return proc.run([sys.executable, "-m", "factory.provision", str(path)], cwd=PROJECT, check=False)
+
+
+def in_folder(job: BuildJob, name: str) -> BuildJob:
+    folder = job.work / name
+    folder.mkdir()
+    return dataclasses.replace(job, layout=Layout(folder), work=folder)
+
+
+def test_a_work_folder_may_have_spaces_and_a_long_secret_is_struck_before_it_is_cut(job: BuildJob) -> None:
+    lines = [f"{number:04}{'k' * 60}" for number in range(52)]
+    job = dataclasses.replace(in_folder(job, "a b"), secrets={"TOKEN": "\n".join(lines)})
+    done = provision(job, "all", "ansible.builtin.fail: {msg: \"{{ motto }} {{ lookup('env', 'TOKEN') }}\"}")
+    assert done.code != 0
+    (record,) = records.read_tasks(job.work)
+    assert record.outcome == "failed"
+    assert str(IMAGE.vars["motto"]) in record.message
+    assert "kkkkkkkk" not in (job.work / "tasks.jsonl").read_text() + (job.work / "result.json").read_text() + done.text
+
+
+def test_a_playbook_that_is_for_no_host_of_ours_is_an_error(job: BuildJob) -> None:
+    done = provision(job, "webservers", "ansible.builtin.debug:")
+    assert done.code == 0
+    assert records.read_result(job.work).status == "successful"
+    request = records.read_request(job.work / "provision.json")
+    with pytest.raises(ProvisionError, match="ran no task") as caught:
+        packer_build.succeeded(job, request)
+    assert caught.value.where == request.playbook
+    assert "hosts: all" in (caught.value.hint or "")
 
 
 def test_what_was_lent_is_taken_back_unless_the_role_changed_it(tmp_path: Path) -> None:

@@ -463,6 +463,7 @@ def template_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str
     monkeypatch.setattr("factory.proc.find", lambda tool: f"/usr/bin/{tool}")
     monkeypatch.setattr("factory.vm.entry.write_credential", lambda *_: tmp_path / "credential")
     disk = tmp_path / "disk.raw"
+    disk.write_bytes(bytes(512))
     image = ImageSpec("web", "amd64", "base", layered=False, builder="qemu", playbook="playbooks/web.yml")
     job = BuildJob(
         image=image,

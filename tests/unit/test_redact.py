@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import json
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from factory.bake import secrets
 from factory.errors import UsageError
 from factory.model import ImageSpec, Layout
+from factory.provision import runner
 from factory.redact import MASK, Redactor, patterns
 
 IMAGE = ImageSpec("web", "amd64", "b", False, "rootfs", "p.yml", secrets=("TOKEN",))
@@ -32,6 +35,40 @@ def test_base64_of_any_text_around_a_secret_holds_a_pattern(value: str, before: 
 def test_redactor_leaves_no_secret(value: str, before: str, after: str) -> None:
     text = Redactor({"TOKEN": value})(f"{before}{value}{after}")
     assert value not in text.replace(MASK, "\0")
+
+
+@given(st.lists(VALUES, min_size=1, max_size=6), st.data())
+def test_redactor_leaves_no_line_of_a_secret_of_many(values: list[str], data: st.DataObject) -> None:
+    lines = [line.strip() for line in "\n".join(values).encode().splitlines()]
+    long = [line.decode() for line in lines if len(line) >= 8]
+    secret = "\n".join(values)
+    some = data.draw(st.lists(st.sampled_from(long), max_size=3)) if long else []
+    text = Redactor({"KEY": secret})("x".join(some)).replace(MASK, "\0")
+    assert not [line for line in some if line in text]
+
+
+@given(VALUES)
+def test_redactor_leaves_no_percent_encoded_secret(value: str) -> None:
+    encoded = quote(value, safe="")
+    assert encoded not in Redactor({"TOKEN": value})(f"https://user:{encoded}@host/").replace(MASK, "\0")
+    assert patterns(value.encode())[encoded.encode()] in ("percent-encoded", "as it is", "a line of it", "in base64")
+
+
+def test_the_armour_of_a_key_betrays_nothing() -> None:
+    """Every image with an ssh client has it: only what is between counts."""
+    found = patterns(
+        b"-----BEGIN OPENSSH PRIVATE KEY-----\n0123456789abcdef\nshort\n-----END OPENSSH PRIVATE KEY-----\n"
+    )
+    assert [form for form, what in found.items() if what == "a line of it"] == [b"0123456789abcdef"]
+
+
+@given(st.integers(2, 60), st.sampled_from(("msg", "stderr", "stdout")), st.text(alphabet="\nab ", max_size=60))
+def test_no_part_of_a_long_secret_is_left_in_a_tasks_message(count: int, stream: str, before: str) -> None:
+    lines = [f"{number:04}{'k' * 60}" for number in range(count)]
+    redact = Redactor({"KEY": "\n".join(lines)})
+    message = runner._message({"msg": "it failed", stream: before + "\n".join(lines)}, redact)
+    assert not [line for line in lines if line in message]
+    assert "kkkkkkkk" not in json.dumps(message)
 
 
 def test_redactor_strikes_base64_and_json_forms() -> None:

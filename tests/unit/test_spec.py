@@ -88,7 +88,7 @@ def test_load_reads_every_key(root: Path) -> None:
     formats = ["raw", "vmdk"]
     state = ["/var/log", "/srv"]
     ports = [22, 443]
-    secrets = ["REPO_TOKEN", "_A1"]
+    secrets = ["REPO_TOKEN", "_A1", "MY_PATH", "HOMEPAGE"]
     disk_mib = 4096
     channel = "dev"
     """
@@ -111,7 +111,7 @@ def test_load_reads_every_key(root: Path) -> None:
         formats=("raw", "vmdk"),
         state=("/var/log", "/srv"),
         ports=(22, 443),
-        secrets=("REPO_TOKEN", "_A1"),
+        secrets=("REPO_TOKEN", "_A1", "MY_PATH", "HOMEPAGE"),
         disk_mib=4096,
         channel="dev",
     )
@@ -141,6 +141,13 @@ def test_load_reads_every_key(root: Path) -> None:
         (BASE + IMAGE + 'state = ["/"]', "would allow everything"),
         (BASE + IMAGE + 'state = ["/a\\nb"]', "without control characters"),
         (BASE + IMAGE + 'secrets = ["token"]', "the name of a variable"),
+        *(
+            (BASE + IMAGE + f'secrets = ["TOKEN", "{name}"]', f'image.web.secrets: "{name}" means something')
+            for name in (
+                *("PATH", "HOME", "TMPDIR", "USER", "LOGNAME", "LANG", "SHELL", "IFS", "FACTORY_RUN"),
+                *("LD_PRELOAD", "LC_ALL", "PYTHONPATH", "ANSIBLE_CONFIG", "PACKER_LOG", "DYLD_LIBRARY_PATH"),
+            )
+        ),
         (BASE + IMAGE + 'checks = ["playbooks/roles/wbe"]', 'did you mean "playbooks/roles/web"?'),
         (BASE + IMAGE + 'checks = ["playbooks/web.yml"]', "the folder"),
         (BASE + IMAGE + "vars = { a = nan }", "image.web.vars.a: nan cannot be said in JSON"),
@@ -160,7 +167,9 @@ def test_load_reads_every_key(root: Path) -> None:
         (BASE + IMAGE.replace("playbooks/", "../"), "inside the factory's folder"),
         (BASE + IMAGE.replace("playbooks/", "/etc/"), "inside the factory's folder"),
         (BASE + IMAGE.replace("debian-12", "debian-21"), 'no base "debian-21"; did you mean "debian-12"?'),
-        (BASE + IMAGE.replace("debian-12", "web"), 'did you mean "image:web"?'),
+        (BASE + IMAGE + IMAGE.replace("debian-12", "web").replace(".web]", ".app]"), 'did you mean "image:web"?'),
+        (BASE + IMAGE.replace("debian-12", "web"), 'no base "web"; valid: debian-12'),
+        (BASE + IMAGE.replace("debian-12", "image:wbe"), 'no base "image:wbe"; valid: debian-12'),
         (BASE + IMAGE.replace("debian-12", "image:debian-12"), 'did you mean "debian-12"?'),
         (BASE + IMAGE.replace("debian-12", "image:web"), "descends from itself: web -> web"),
         (BASE.replace("debootstrap", "debotstrap"), 'did you mean "debootstrap"?'),

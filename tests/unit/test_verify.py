@@ -18,7 +18,7 @@ from factory import proc
 from factory.digest import Digest
 from factory.disk.manifest import Change
 from factory.errors import DiskError, SpecError, VerifyError
-from factory.verify import boot_image, built_in, checks, disk_state, needles, report
+from factory.verify import boot_image, built_in, checks, disk_state, needles, report, run
 from factory.verify.first_boot import FIRST_BOOT, allowed
 from factory.verify.guest_state import Listener, parse, parse_sockets, undeclared
 from factory.verify.report import Case, VerifyReport
@@ -280,7 +280,9 @@ def test_itself():
 
 
 def test_collect_counts_checks_with_equal_file_names(tmp_path: Path) -> None:
-    assert checks.collect(suite(tmp_path, GOOD, ("test_port[80]", "test_two", "sealed")), built_in.NAMES) == 8
+    collected = checks.collect(suite(tmp_path, GOOD, ("test_port[80]", "test_two", "sealed")), built_in.NAMES)
+    assert len(collected) == 8
+    assert "web-1/test_same.py::test_two" in collected
 
 
 def test_collect_refuses_an_exemption_that_names_no_check(tmp_path: Path) -> None:
@@ -300,13 +302,17 @@ def test_stage_refuses_a_folder_that_is_not_there(tmp_path: Path) -> None:
         checks.stage([checks.Checks("x", tmp_path / "none", "roles/x/checks")], (), tmp_path / "copy")
 
 
-def test_run_tells_owner_outcome_and_reason(tmp_path: Path) -> None:
-    staged = suite(tmp_path, GOOD.replace("(host, port)", "(port)"), ("test_port[80]",))
+def collect_and_run(tmp_path: Path, staged: checks.Suite) -> list[Case]:
     (tmp_path / "keys").mkdir()
     config = tmp_path / "keys" / "ssh_config"
     config.write_text("Host guest\n")
-    junit = tmp_path / "junit.xml"
-    cases = checks.run(staged, config, junit, timeout_s=60)
+    collected = checks.collect(staged, built_in.NAMES)
+    return checks.run(staged, collected, config, tmp_path / "junit.xml", timeout_s=60)
+
+
+def test_run_tells_owner_outcome_and_reason(tmp_path: Path) -> None:
+    staged = suite(tmp_path, GOOD.replace("(host, port)", "(port)"), ("test_port[80]",))
+    cases = collect_and_run(tmp_path, staged)
     assert [(case.owner, case.name, case.outcome) for case in cases[:4]] == [
         ("base", "test_port[22]", "passed"),
         ("base", "test_port[80]", "exempt"),
@@ -316,8 +322,87 @@ def test_run_tells_owner_outcome_and_reason(tmp_path: Path) -> None:
     assert cases[2].message.splitlines() == ["one is not two", "assert 1 == 2"]
     assert cases[2].where == "roles/base/checks/test_same.py:6"
     assert cases[6].owner == "web"
-    assert ET.parse(junit).getroot().find("testsuite") is not None
+    assert ET.parse(tmp_path / "junit.xml").getroot().find("testsuite") is not None
     assert not list(tmp_path.rglob("__pycache__"))
+
+
+THREE = """\
+import os
+import pytest
+def test_one():
+    pass
+def test_two():
+    {}
+def test_three():
+    pass
+"""
+
+
+@pytest.mark.parametrize("end", ["pytest.exit('enough')", "pytest.exit('enough', returncode=0)", "os._exit(0)"])
+def test_run_that_is_cut_short_names_the_checks_that_never_ran(tmp_path: Path, end: str) -> None:
+    with pytest.raises(VerifyError, match="cut short") as caught:
+        collect_and_run(tmp_path, suite(tmp_path, THREE.format(end)))
+    assert caught.value.message.splitlines()[1:] == [
+        "roles/base/checks/test_same.py::test_three never ran",
+        "roles/base/checks/test_same.py::test_two never ran",
+        *(f"roles/web/checks/test_same.py::test_{name} never ran" for name in ("one", "three", "two")),
+    ]
+
+
+def test_run_that_ends_after_its_last_check_did_not_come_to_its_end(tmp_path: Path) -> None:
+    last = (
+        THREE.format("pass")
+        + "@pytest.fixture(autouse=True, scope='session')\ndef ends():\n    yield\n    os._exit(0)\n"
+    )
+    with pytest.raises(VerifyError, match="did not come to their end"):
+        collect_and_run(tmp_path, suite(tmp_path, last))
+
+
+def test_run_refuses_a_file_that_cannot_load_any_more(tmp_path: Path) -> None:
+    """It loads while the checks are collected (once in each of both copies), and no more when they are to run."""
+    once = f"from pathlib import Path\nPath({str(tmp_path)!r} + '/' + __file__.replace('/', '-')).mkdir()\n"
+    with pytest.raises(VerifyError, match=r"cannot be loaded:\nroles/base/checks/test_same\.py: FileExistsError"):
+        collect_and_run(tmp_path, suite(tmp_path, once + THREE.format("pass")))
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [("pytest.exit('enough', returncode=0)", "cannot be loaded"), ("os._exit(0)", "did not come to their end")],
+)
+def test_collect_that_is_cut_short_is_no_empty_collection(tmp_path: Path, end: str, said: str) -> None:
+    with pytest.raises(VerifyError, match=said):
+        checks.collect(suite(tmp_path, f"import os, pytest\n{end}\n"), built_in.NAMES)
+
+
+def test_folders_without_a_check_are_no_error(tmp_path: Path) -> None:
+    assert collect_and_run(tmp_path, suite(tmp_path, "")) == []
+
+
+# secrets in the logs of the verification itself
+
+
+def test_files_in_lists_what_is_there_when_it_looks(tmp_path: Path) -> None:
+    (tmp_path / "run/web").mkdir(parents=True)
+    (tmp_path / "lock").write_text("")
+    places = (tmp_path / "lock", tmp_path / "none", tmp_path / "run", tmp_path / "run/web")
+    assert run.files_in(places) == [tmp_path / "lock"]
+    (tmp_path / "run/web/console.log").write_text("")
+    assert run.files_in(places) == [tmp_path / "lock", tmp_path / "run/web/console.log"]
+
+
+def test_strike_leaves_no_secret_in_junit_or_console(tmp_path: Path) -> None:
+    value = 'top <"secret">&\nvalue'
+    redact = run.redactor({"T": value.encode()})
+    junit, console = tmp_path / "junit.xml", tmp_path / "console.log"
+    collect_and_run(tmp_path, suite(tmp_path, f"def test_it():\n    raise RuntimeError({value!r})\n"))
+    assert b"secret" in junit.read_bytes()
+    console.write_bytes(b"\xff " + value.encode() + b" " + base64.b64encode(value.encode()))
+    for log in (junit, console):
+        run.strike(log, redact)
+    assert console.read_bytes().startswith(b"\xff ***** ")
+    assert needles.in_bytes(needles.needles({"T": value.encode()}), console.read_bytes(), "the console") == []
+    messages = [element.get("message", "") for element in ET.parse(junit).getroot().iter("failure")]
+    assert messages == ["RuntimeError: *****"] * 2
 
 
 # the report

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factory import proc
+from factory import digest, proc
+from factory.disk import seal
 from factory.errors import BootError
 from factory.vm import accel, entry
 from factory.vm.guest import forwarded_ports, tail_of
@@ -71,6 +72,11 @@ def test_make_keys_lets_nobody_else_read_them(keys: entry.Keys) -> None:
     assert keys.public != keys.host_public
 
 
+def test_keys_are_known_to_the_seal_as_the_bakes(keys: entry.Keys) -> None:
+    facts = seal.SealFacts("web", digest.of_bytes(b""), 0.0)
+    assert seal._of_the_bake(keys.public, facts)
+
+
 def test_remove_keys_leaves_nothing(keys: entry.Keys) -> None:
     entry.remove_keys(keys)
     entry.remove_keys(keys)
@@ -120,6 +126,18 @@ def test_write_credential_is_for_us_alone(keys: entry.Keys) -> None:
 )
 def test_sshd_options_are_those_of_the_image(text: str, options: str) -> None:
     assert entry.sshd_options(text) == options
+
+
+@pytest.mark.parametrize("own", ["", "# theirs\n", 'SSHD_OPTS="-4"\nOTHER=1\n', "SSHD_OPTS=-4"])
+def test_what_a_role_made_of_default_ssh_stays(own: str) -> None:
+    entered = entry.entered(own)
+    kept = f"{own.rstrip()}\n".lstrip()
+    assert entry.left(entered, own) == kept
+    assert entry.left(entered + "MORE=1\n", own) == kept + "MORE=1\n"
+    assert entry.left('SSHD_OPTS="-6"\n', own) == 'SSHD_OPTS="-6"\n'
+    changed = entered.replace("/run/factory/sshd_config", "/run/factory/sshd_config -D")
+    assert entry.left(changed, own) == kept + f'SSHD_OPTS="{entry.sshd_options(own)} -D"\n'
+    assert entry.left("SSHD_OPTS='-6 -f /run/factory/sshd_config'\n", own) == "SSHD_OPTS='-6'\n"
 
 
 def test_seed_iso_is_a_nocloud_seed(keys: entry.Keys, tmp_path: Path) -> None:
