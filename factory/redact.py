@@ -16,6 +16,9 @@ MASK = "*****"
 SHORTEST = 8
 """Bytes. A shorter secret occurs in a disk by chance, so nobody could tell whether it leaked: it is refused."""
 
+_SHORTEST_LINE = 16
+"""Bytes. A shorter line of a secret of several lines (`version: 1`) may stand anywhere."""
+
 _ARMOUR = re.compile(rb"-----(BEGIN|END) [^-]*-----")
 
 
@@ -24,7 +27,7 @@ def patterns(value: bytes) -> dict[bytes, str]:
     part of each base64 form that does not depend on what stands around it."""
     found = {value: "as it is"}
     for line in map(bytes.strip, value.splitlines()):
-        if len(line) >= SHORTEST and not _ARMOUR.fullmatch(line):
+        if len(line) >= _SHORTEST_LINE and not _ARMOUR.fullmatch(line):
             found.setdefault(line, "a line of it")
     found.setdefault(quote(value, safe="").encode(), "percent-encoded")
     for shift in range(3):

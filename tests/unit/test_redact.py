@@ -40,7 +40,7 @@ def test_redactor_leaves_no_secret(value: str, before: str, after: str) -> None:
 @given(st.lists(VALUES, min_size=1, max_size=6), st.data())
 def test_redactor_leaves_no_line_of_a_secret_of_many(values: list[str], data: st.DataObject) -> None:
     lines = [line.strip() for line in "\n".join(values).encode().splitlines()]
-    long = [line.decode() for line in lines if len(line) >= 8]
+    long = [line.decode() for line in lines if len(line) >= 16]
     secret = "\n".join(values)
     some = data.draw(st.lists(st.sampled_from(long), max_size=3)) if long else []
     text = Redactor({"KEY": secret})("x".join(some)).replace(MASK, "\0")
