@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from factory import builders, namespace, proc
-from factory.bake import assess, checking, closure, journal, key, plan, reaper, secrets
+from factory.bake import assess, checking, closure, journal, judge, key, plan, reaper, secrets
 from factory.bake.parents import Parent, parent_of, tree_path
 from factory.bake.recording import bake_record, locked_image
 from factory.bake.report import ImageResult
@@ -36,10 +36,10 @@ from factory.errors import (
     FactoryError,
     InterruptedRunError,
     LockMismatchError,
-    ProvisionError,
     VerifyError,
 )
 from factory.model import ImageSpec, Lock, LockedImage, Package
+from factory.provision import read_tasks
 from factory.redact import Redactor
 from factory.vm.session import Way
 from factory.vm.way import way_into
@@ -76,7 +76,7 @@ class ImageBake:
         except InterruptedRunError:
             raise
         except (FactoryError, OSError) as caught:
-            error = caught if isinstance(caught, FactoryError) else _refused(caught)
+            error = caught if isinstance(caught, FactoryError) else judge.refused(caught)
             self.session.run.event("failed", image=self.id, error=error.as_json())
         result = ImageResult(
             self.image,
@@ -180,9 +180,7 @@ class ImageBake:
     ) -> Sealed:
         session = self.session
         repositories = session.repositories(self.image)
-        missing = repositories.missing(expected)
-        if missing:
-            raise self._pins_gone(missing)
+        self._require_pins(repositories.missing(expected))
         started_at = time.time()
         with self._stage("provision"), self._keeping_logs(values):
             provisioned = self._provision(parent, expected, values)
@@ -191,7 +189,7 @@ class ImageBake:
             tree = provisioned.tree
             installed = repositories.installed(tree, (*expected, *parent.packages))
             added = tuple(sorted({item.package for item in installed} - set(parent.packages)))
-            self._check_pins(expected, added)
+            self._require_pins(judge.broken_pins(expected, added))
             complete = inputs.with_packages(added)
             sealed = self._seal(tree, SealFacts(self.image.name, complete.bake_key, started_at))
         return sealed_of(sealed, complete, added, installed)
@@ -211,7 +209,7 @@ class ImageBake:
 
     def _provision(self, parent: Parent, expected: Sequence[Package], values: dict[str, str]) -> Provisioned:
         session = self.session
-        pins = _pins(parent.packages, expected)
+        pins = judge.held_pins(parent.packages, expected)
         misses = len(session.proxy.misses)
         job = BuildJob(
             image=self.image,
@@ -230,16 +228,22 @@ class ImageBake:
             raise
         except FactoryError as error:
             raise self._explained(error, misses) from error
+        finally:
+            self._note_tasks()
+        session.run.event("provisioned", image=self.id, via=list(provisioned.via))
+        return provisioned
+
+    def _note_tasks(self) -> None:
+        """Write the tasks that ran, of a playbook that failed too, into the catalog."""
         tasks = [
             events.Task(
                 record.play, record.task, record.path, record.started_at, record.duration_s, record.outcome,
                 record.outcome == "changed", record.message,
             )
-            for record in provisioned.tasks
+            for record in read_tasks(self.work)
         ]  # fmt: skip
+        session = self.session
         events.add_tasks(session.catalog, session.run.id, (self.image.name, self.image.arch), tasks)
-        session.run.event("provisioned", image=self.id, via=list(provisioned.via))
-        return provisioned
 
     def _explained(self, error: FactoryError, misses: int) -> FactoryError:
         """A failed bake: what apt could not get is said first; --keep-failed keeps the tree and says how to get in."""
@@ -338,13 +342,7 @@ class ImageBake:
         closure.forget()
         session = self.session
         now = assess.one_image(session.layout, session.factory, self.image, self.seen, forced=False).inputs
-        for name in names:
-            before, after = inputs.parts[name], now.parts[name]
-            changed = sorted(part for part in before.keys() | after.keys() if before.get(part) != after.get(part))
-            if changed:
-                raise ProvisionError(
-                    f"{changed[0]} was changed while {self.image.name} was baked", where=changed[0], hint="bake again"
-                )
+        judge.require_unchanged(self.image.name, inputs, now, *names)
 
     def _destroy(self, locked: LockedImage) -> None:
         """Remove everything made of an image that holds a secret, unless it is what the lock has anyway."""
@@ -358,31 +356,18 @@ class ImageBake:
 
     def _judge_digest(self, before: LockedImage | None, now: LockedImage) -> None:
         """A bake of the locked key should give the locked digest; say it aloud where it does not."""
-        if before is None or before.bake_key != now.bake_key or before.digest == now.digest:
+        message = judge.other_digest(before, now)
+        if message is None:
             return
-        message = f"the same bake key gave another digest: {before.digest} is locked, {now.digest} was baked"
         if self.session.options.locked:
-            raise LockMismatchError(
-                message, where=f"images.lock: image {self.image.name}", hint="bake without --locked"
-            )
+            where = f"images.lock: image {self.image.name}"
+            raise LockMismatchError(message, where=where, hint="bake without --locked")
         self.notes.append(message)
         self.session.listener.note(f"{self.image.name}: {message}")
 
-    def _check_pins(self, expected: Sequence[Package], added: Sequence[Package]) -> None:
-        """Every expected package that was installed must be the pinned one."""
-        got = {(package.name, package.arch): package for package in added}
-        wrong = [pin for pin in expected if got.get((pin.name, pin.arch), pin) != pin]
-        if wrong:
-            raise self._pins_gone(wrong)
-
-    def _pins_gone(self, packages: Sequence[Package]) -> LockMismatchError:
-        names = ", ".join(f"{package.name} {package.version}" for package in packages[:5])
-        more = f" and {len(packages) - 5} more" if len(packages) > 5 else ""
-        return LockMismatchError(
-            f"packages that are pinned can no longer be had: {names}{more}",
-            where=f"images.lock: image {self.image.name}",
-            hint=f"pin what is offered now: factory lock --refresh {self.session.base_spec(self.image).name}",
-        )
+    def _require_pins(self, broken: Sequence[Package]) -> None:
+        if broken:
+            raise judge.pins_gone(self.image.name, self.session.base_spec(self.image).name, broken)
 
     # --- stages and logs
 
@@ -411,19 +396,3 @@ class ImageBake:
                 with suppress(FileNotFoundError):
                     text = (self.work / name).read_text("utf-8", "replace")
                     (self.logs / f"provision-{name}").write_text(redact(text))
-
-
-def _pins(parent: Sequence[Package], expected: Sequence[Package]) -> tuple[Package, ...]:
-    """The version each package is held at: that of the image where it changes its parent's, else the parent's."""
-    held = {(package.name, package.arch): package for package in parent}
-    held.update({(package.name, package.arch): package for package in expected})
-    return tuple(sorted(held.values()))
-
-
-def _refused(error: OSError) -> DiskError:
-    """What the system refused (a full disk, a folder that cannot be written), as an error of this image alone."""
-    return DiskError(
-        f"{error.strerror or error}",
-        where=str(error.filename or ""),
-        hint="is there room, and may we write there? (df)",
-    )

@@ -9,7 +9,7 @@ source "qemu" "image" {
   format           = "qcow2"
   use_backing_file = true
   disk_size        = "2048M"
-  output_directory = "/work/packer-output"
+  output_directory = "/bake/packer-output"
   vm_name          = "disk.qcow2"
   headless         = true
   accelerator      = "tcg"
@@ -19,13 +19,13 @@ source "qemu" "image" {
   skip_nat_mapping = true
   ssh_port         = 2222
   ssh_username     = "root"
-  ssh_private_key_file = "/work/keys/id"
+  ssh_private_key_file = "/bake/keys/id"
   ssh_timeout      = "10m"
   ssh_handshake_attempts = 1000
   boot_wait        = "25s"
   shutdown_command = "sync; systemctl poweroff --no-block"
   shutdown_timeout = "5m"
-  qemuargs         = [["-machine", "q35"], ["-smbios", "type=11,path=/work/$${x}"]]
+  qemuargs         = [["-machine", "q35"], ["-smbios", "type=11,path=/bake/$${x}"]]
 
   qemu_img_args {
     create = ["-F", "qcow2"]
@@ -37,10 +37,10 @@ build {
 
   provisioner "shell-local" {
     inline_shebang = "/bin/sh -e"
-    inline         = ["exec python3 -m factory.provision /work/provision.json"]
+    inline         = ["exec python3 -m factory.provision /bake/provision.json"]
   }
 
   post-processor "manifest" {
-    output = "/work/packer-manifest.json"
+    output = "/bake/packer-manifest.json"
   }
 }

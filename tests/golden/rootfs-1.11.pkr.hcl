@@ -11,10 +11,10 @@ build {
 
   provisioner "shell-local" {
     inline_shebang = "/bin/sh -e"
-    inline         = ["exec python3 -m factory.provision /work/provision.json"]
+    inline         = ["exec python3 -m factory.provision /bake/provision.json"]
   }
 
   post-processor "manifest" {
-    output = "/work/packer-manifest.json"
+    output = "/bake/packer-manifest.json"
   }
 }

@@ -19,13 +19,13 @@ HOSTILE = '${path.root} %{ if true } "quoted" and\na newline'
 def _values(version: PackerVersion) -> dict[str, object]:
     return {
         "image": {"name": "web", "arch": "amd64"},
-        "manifest": Path("/work/packer-manifest.json"),
+        "manifest": Path("/bake/packer-manifest.json"),
         "packer": {
             "needs_required_plugins": version.needs_required_plugins,
             "required_version": ">= 1.6.6",
             "version": str(version),
         },
-        "provision": {"command": "exec python3 -m factory.provision /work/provision.json"},
+        "provision": {"command": "exec python3 -m factory.provision /bake/provision.json"},
         "vars": {"motto": HOSTILE},
         "guest": {
             "accelerator": "tcg",
@@ -34,10 +34,10 @@ def _values(version: PackerVersion) -> dict[str, object]:
             "disk_format": "qcow2",
             "disk_size": "2048M",
             "file": "disk.qcow2",
-            "output": Path("/work/packer-output"),
-            "private_key": Path("/work/keys/id"),
+            "output": Path("/bake/packer-output"),
+            "private_key": Path("/bake/keys/id"),
             "qemu": "/usr/bin/qemu-system-x86_64",
-            "qemuargs": [["-machine", "q35"], ["-smbios", "type=11,path=/work/${x}"]],
+            "qemuargs": [["-machine", "q35"], ["-smbios", "type=11,path=/bake/${x}"]],
             "ssh_port": 2222,
             "ssh_timeout": "10m",
         },
