@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from factory import lockfile, namespace, spec, stores
@@ -57,23 +58,25 @@ def verify(layout: Layout, name: str, listener: Listener) -> VerifyReport:
         return report
 
 
-def boot(layout: Layout, name: str, say: Callable[[str], None]) -> None:
+def boot(layout: Layout, name: str, say: shell.Say, ready: shell.Ready) -> None:
     """A disposable guest to look around in until it ends or the user interrupts. Raises BootError, StoreError.
 
-    `name` may also be the path of a disk (with a `/`), such as the one that a failed bake kept.
+    `ready` is told the session once the guest can be entered. `name` may also be the path of a disk (with a `/`), such
+    as the one that a failed bake kept.
     """
     if "/" in name and Path(name).is_file():
-        _boot_disk(layout, Path(name).resolve(), say)
+        _boot_disk(layout, Path(name).resolve(), say, ready)
         return
     factory, image, locked = find(layout, name)
     with _session(layout, factory, _Quiet(), f"boot {name}") as session:
         logs = session.run.logs(f"{image.name}-{image.arch}")
         subject = checking.Subject(image, locked, logs, session.run.folder / reaper.GUEST)
         with checking.request_for(session, subject) as request:
-            shell.look(request, say, lambda pid, _: session.run.process(image.name, pid))
+            request = replace(request, forward=tuple(sorted({22, *image.ports})))
+            shell.look(request, say, lambda pid, _: session.run.process(image.name, pid), ready)
 
 
-def _boot_disk(layout: Layout, disk: Path, say: Callable[[str], None]) -> None:
+def _boot_disk(layout: Layout, disk: Path, say: shell.Say, ready: shell.Ready) -> None:
     with journal.Run(layout, f"boot {disk.name}") as run:
         reaper.reap(layout)
         work = run.folder / reaper.GUEST
@@ -90,7 +93,7 @@ def _boot_disk(layout: Layout, disk: Path, say: Callable[[str], None]) -> None:
                 accelerator=accelerator(layout.cache),
                 way=checking.way_of(disk, format_, work),
             )
-            shell.look(request, say, lambda pid, _: run.process(disk.name, pid))
+            shell.look(request, say, lambda pid, _: run.process(disk.name, pid), ready)
 
 
 def fetch(layout: Layout, name: str) -> dict[str, Path]:

@@ -47,17 +47,23 @@ def verify(obj: dict[str, Any], /, name: str, as_json: bool) -> int:
 
 @click.command()
 @click.argument("name", metavar="NAME|DIGEST|DISK")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document, once the guest can be entered.")
 @click.pass_obj
-def boot(obj: dict[str, Any], /, name: str) -> int:
+def boot(obj: dict[str, Any], /, name: str, as_json: bool) -> int:
     """Start a disposable guest of an image to look around in, and say how to get in. Ctrl-C ends it.
 
     DISK is the path of a disk image, such as one that `bake --keep-failed` kept. Nothing that is done in the guest is
     kept; the image itself is only read.
     """
     from factory.bake import stored
+    from factory.verify import shell
+
+    def ready(session: Any) -> None:
+        if as_json:
+            output.document({"name": name, "ssh": shell.command(session), "ports": session.guest.ports})
 
     try:
-        stored.boot(Layout(obj["folder"].resolve()), name, output.say)
+        stored.boot(Layout(obj["folder"].resolve()), name, output.say, ready)
     except KeyboardInterrupt:
         output.say("\nthe guest is gone")
     return 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import tomllib
@@ -349,7 +350,7 @@ def test_verify_and_boot_leave_the_image_as_it_was(shop: Workshop) -> None:
     assert done.code == 0, done.err
     assert done.json["passed"]
     assert {"sealed", "nothing-written-outside-state"} <= {check["name"] for check in done.json["checks"]}
-    process = shop.start("boot", "small")
+    process = shop.start("boot", "small", "--json")
     assert process.stderr is not None
     said = ""
     while "nothing done in it is kept" not in said:
@@ -362,8 +363,9 @@ def test_verify_and_boot_leave_the_image_as_it_was(shop: Workshop) -> None:
     )
     assert "${braces}" in inside.stdout, inside.stderr
     workshops.interrupt(process)
-    process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
+    assert json.loads(out)["ssh"] == shlex.split(command)
     assert gone_within(shop.processes)
     assert shop.lock == before
     locked = _images(shop)["small"]

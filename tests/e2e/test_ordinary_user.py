@@ -47,7 +47,7 @@ class UserShop(Workshop):
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UserShop]:
-    _make_user()
+    made = _make_user()
     root = Path("/var/tmp") / f"factory-e2e-{os.getpid()}"  # where another user can go, unlike pytest's folders
     try:
         workshop = workshops.set_up(root)
@@ -57,18 +57,24 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UserShop]:
         yield UserShop(workshop.root, workshop.environment, python)
     finally:
         subprocess.run(["rm", "-rf", str(root)], check=True)
+        if made:
+            subprocess.run(["userdel", "--remove", USER], check=True, capture_output=True)
 
 
-def _make_user() -> None:
+def _make_user() -> bool:
+    """See that the user is there, with subuids; whether it had to be made."""
+    made = False
     try:
         pwd.getpwnam(USER)
     except KeyError:
         subprocess.run(["useradd", "--create-home", "--shell", "/bin/sh", USER], check=True)
+        made = True
     for name in ("/etc/subuid", "/etc/subgid"):
         path = Path(name)
         if f"{USER}:" not in (path.read_text() if path.exists() else ""):
             with path.open("a") as file:
                 file.write(f"{USER}:1000000:65536\n")
+    return made
 
 
 def _own_cache(workshop: Workshop) -> None:
