@@ -77,6 +77,7 @@ RULES: tuple[Rule, ...] = (
          "/etc/apt/apt.conf.d/99mmdebstrap", "/etc/dpkg/dpkg.cfg.d/99mmdebstrap"),
     ),
     Rule("files", "cloud-init's memory of an instance", ("/var/lib/cloud/**",)),
+    Rule("remove", "cloud-init's network of an instance", ("/etc/systemd/network/10-cloud-init-*",)),
     Rule("files", "a lease", ("/var/lib/dhcp/**", "/var/lib/NetworkManager/**", "/var/lib/systemd/network/**",
                               "/var/lib/dhcpcd/**")),
     Rule("files", "the memory of one machine", ("/var/lib/systemd/timers/**", "/var/lib/systemd/timesync/**",

@@ -51,6 +51,7 @@ PLACED = {
         "/etc/hosts",
         "/etc/netplan/*",
         "/etc/network/interfaces.d/*",
+        "/etc/systemd/network/10-cloud-init-*",
         "/etc/udev/rules.d/70-persistent-net.rules",
         "/root/.ssh/**",
         "/var/log/cloud-init*",
@@ -226,6 +227,10 @@ def _user_data(keys: Keys) -> str:
         "ssh_genkeytypes": ["ed25519"],
         "ssh_keys": {"ed25519_private": keys.host_key.read_text(), "ed25519_public": keys.host_public},
         "users": [{"name": "root", "lock_passwd": False, "ssh_authorized_keys": [keys.public]}],
+        # What cloud-init would set up unasked is the image's own to decide.
+        "apt": {"preserve_sources_list": True},
+        "grub_dpkg": {"enabled": False},
+        "locale": False,
     }
     return "#cloud-config\n" + json.dumps(config, indent=1) + "\n"
 
