@@ -72,11 +72,6 @@ class Change:
     what: str
 
 
-def sort_key(entry: Entry) -> bytes:
-    """The order of a manifest: by the bytes of the path."""
-    return os.fsencode(entry.path)
-
-
 def scan(tree: Path) -> list[Entry]:
     """The manifest of a tree on disk, as this process sees owners: call it inside the namespace. Raises DiskError."""
     root = os.fspath(tree)

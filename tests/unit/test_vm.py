@@ -25,11 +25,11 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "qemu-arguments.txt"
 MACHINE = Machine(
     disk=Path("/store/a,b.qcow2"),
     disk_format="qcow2",
-    folder=Path("/work/g"),
+    folder=Path("/bake/g"),
     accelerator=TCG,
     ports=(22, 80),
-    credential=Path("/work/g/keys/credential"),
-    seed=Path("/work/g/seed.iso"),
+    credential=Path("/bake/g/keys/credential"),
+    seed=Path("/bake/g/seed.iso"),
 )
 
 
