@@ -127,6 +127,37 @@ class LockMismatchError(FactoryError):
     kind = "lock-mismatch"
 
 
+class TrustError(FactoryError):
+    """An image, or what speaks for it, is not to be trusted. The leaves say why; `kind` is the word for it."""
+
+    exit_code = 6
+    kind = "untrusted"
+
+
+class UnsignedError(TrustError):
+    """Nobody who may has signed it: no signature, a bad one, an unknown key, too few."""
+
+    kind = "unsigned"
+
+
+class TamperedError(TrustError):
+    """It is not what was signed, or no statement at all: damaged, swapped, of another image."""
+
+    kind = "tampered"
+
+
+class RevokedError(TrustError):
+    """It, an ancestor, or the key that signed it was revoked."""
+
+    kind = "revoked"
+
+
+class ExpiredError(TrustError):
+    """Its time is over, or has not begun: a key's window, a set's expiry, a clock, a rollback."""
+
+    kind = "expired"
+
+
 class ConflictError(FactoryError):
     """Another run holds what this one needs."""
 

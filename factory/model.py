@@ -128,6 +128,38 @@ class Layout:
         return self.root / "templates"
 
     @property
+    def trust(self) -> Path:
+        return self.root / "trust"
+
+    @property
+    def policy(self) -> Path:
+        return self.trust / "policy.toml"
+
+    @property
+    def signed_policy(self) -> Path:
+        return self.trust / "policy.dsse"
+
+    @property
+    def tickets(self) -> Path:
+        return self.trust / "tickets"
+
+    @property
+    def channels(self) -> Path:
+        return self.trust / "channels"
+
+    @property
+    def proposals(self) -> Path:
+        return self.trust / "proposals"
+
+    @property
+    def revocations(self) -> Path:
+        return self.trust / "revocations.dsse"
+
+    @property
+    def keys(self) -> Path:
+        return self.state / "keys"
+
+    @property
     def state(self) -> Path:
         return self.root / ".factory"
 

@@ -14,10 +14,11 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"__version__", "errors", "redact"}),
     frozenset({"digest", "files", "proc"}),
     frozenset({"model", "namespace", "schema"}),
-    frozenset({"apt", "disk", "lockfile", "packer", "render", "spec", "store"}),
+    frozenset({"apt", "disk", "lockfile", "packer", "render", "spec", "store", "trust"}),
     frozenset({"vm"}),
     frozenset({"bases", "catalog", "provision", "skeleton", "stores"}),
     frozenset({"builders", "doctor", "verify"}),
+    frozenset({"release"}),
     frozenset({"bake"}),
     frozenset({"cli", "__main__"}),
 )
