@@ -48,6 +48,47 @@ def read(path: Path) -> Lock:
     return loads(text, path.name)
 
 
+def find(path: Path, name: str) -> list[LockedImage]:
+    """The entries of one image, an architecture each, without reading those of others: for a deploy job's quick answer.
+
+    A lock that is not written as `dumps` writes it is read as a whole. LockError as by `read`, but faults inside other
+    entries are not seen.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return _of_name(read(path), name)
+    alone = _entries_alone(text, name)
+    return _of_name(loads(text if alone is None else alone, path.name), name)
+
+
+def _of_name(lock: Lock, name: str) -> list[LockedImage]:
+    return [image for (found, _), image in sorted(lock.images.items()) if found == name]
+
+
+def _entries_alone(text: str, name: str) -> str | None:
+    """The text of a lock without the entries of other images and bases; None where it is not in the form we write.
+
+    In that form every table header stands at the start of its line, and nothing else looks like one.
+    """
+    images, bases = text.count("\n[[image]]"), text.count("\n[[base]]")
+    if (
+        text.count("[[") != images + bases
+        or text.count('\nname = "') != images + bases
+        or any(foreign in text for foreign in ("<<<<<<<", ">>>>>>>", "\n=======", '"""', "'''"))
+    ):
+        return None
+    head, wanted = text.partition("\n[[")[0], f'\nname = "{name}"\n'
+    found, at = [head], text.find(wanted)
+    while at != -1:
+        start = text.rfind("\n[[", 0, at)
+        end = text.find("\n[[", at)
+        if text.startswith("\n[[image]]", start):
+            found.append(text[start:] if end == -1 else text[start:end])
+        at = text.find(wanted, at + 1)
+    return "".join(found)
+
+
 def loads(text: str, name: str = "images.lock") -> Lock:
     """The lock that a text says; `name` is for messages. LockError where it is not wholly understood."""
     if marker := _MARKER.search(text):

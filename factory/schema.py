@@ -8,7 +8,6 @@ right type, so that its caller reads on; that value is never seen outside, becau
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -51,19 +50,24 @@ def load(path: Path) -> tuple[dict[str, Any], Faults]:
         ) from None
     except OSError as error:
         raise SpecError(f"cannot read {path.name}: {error.strerror}", where=str(path)) from error
+    return parse(raw, path.name)
+
+
+def parse(raw: bytes, name: str) -> tuple[dict[str, Any], Faults]:
+    """The tables of TOML bytes, read from a file called `name`, and an empty list of faults. SpecError: not TOML."""
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise SpecError(f"{path.name}:{line}: this is not UTF-8 text", where=f"{path.name}:{line}") from error
+        raise SpecError(f"{name}:{line}: this is not UTF-8 text", where=f"{name}:{line}") from error
     try:
-        return tomllib.loads(text), Faults(path.name, text)
+        return tomllib.loads(text), Faults(name, text)
     except tomllib.TOMLDecodeError as error:
-        raise _syntax_error(path.name, text, str(error)) from error
+        raise _syntax_error(name, text, str(error)) from error
     except ValueError as error:  # a number of thousands of digits
-        raise SpecError(f"{path.name}: a value cannot be read: {error}", where=path.name) from error
+        raise SpecError(f"{name}: a value cannot be read: {error}", where=name) from error
     except RecursionError as error:
-        raise SpecError(f"{path.name}: its values are nested too deeply", where=path.name) from error
+        raise SpecError(f"{name}: its values are nested too deeply", where=name) from error
 
 
 def _syntax_error(file: str, text: str, said: str) -> SpecError:
@@ -118,6 +122,8 @@ def quoted(value: object) -> str:
 
 def nearest(word: str, valid: Iterable[str]) -> str | None:
     """The valid spelling closest to `word`, or None where nothing is near."""
+    import difflib  # only errors need it
+
     candidates = list(valid)
     folded = {candidate.lower(): candidate for candidate in candidates}
     found = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=0.5)

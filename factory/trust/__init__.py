@@ -1,1 +1,1 @@
-"""What is signed and who may sign it: envelopes, statements, tickets, policy, channels, revocations. Decides, never acts."""
+"""What is signed and who may sign it: envelopes, statements, tickets, policy, channels. Decides, never acts."""

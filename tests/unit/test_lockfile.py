@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import stat
+import tempfile
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -219,3 +220,70 @@ def test_update_by_many_threads_loses_no_entry(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert len(lockfile.read(path).images) == 20
+
+
+# --- one image's entries alone
+
+
+def _many(names: list[str]) -> Lock:
+    digest = of_bytes(b"many")
+    package = Package("nginx", "1.22.1-9", "amd64", digest)
+    images = {
+        (name, arch): LockedImage(name, arch, of_bytes(f"{name}{arch}".encode()), digest, digest, digest, (package,))
+        for name in names
+        for arch in ("amd64", "arm64")
+    }
+    return Lock({("web", "amd64"): LockedBase("web", "amd64", digest, (package,))}, images)
+
+
+@given(st.lists(st.from_regex(r"[a-z0-9-]{1,4}", fullmatch=True), unique=True), st.from_regex(r"[a-z0-9-]{1,4}"))
+def test_find_gives_what_read_gives(names: list[str], asked: str) -> None:
+    lock = _many(names)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "images.lock"
+        path.write_text(lockfile.dumps(lock))
+        for name in (*names, asked.strip("\n")):
+            wanted = [image for (found, _), image in sorted(lock.images.items()) if found == name]
+            assert lockfile.find(path, name) == wanted
+
+
+def test_find_reads_no_other_entry(tmp_path: Path) -> None:
+    path = tmp_path / "images.lock"
+    path.write_text(lockfile.dumps(_many(["db", "web"])).replace('tree = "sha256:', 'tree = "bad:', 1))
+    assert [image.name for image in lockfile.find(path, "web")] == ["web", "web"]
+    with pytest.raises(LockError):
+        lockfile.find(path, "db")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("[[image]]  # db/amd64", "[[ image ]]"),
+        ("[[image]]  # db/amd64", "  [[image]]"),
+        ('\nname = "db"', "\nname = 'db'"),
+        ('arch = "arm64"', 'arch = """arm64"""'),
+    ],
+)
+def test_find_in_another_form_of_toml_reads_the_whole(tmp_path: Path, old: str, new: str) -> None:
+    path = tmp_path / "images.lock"
+    text = lockfile.dumps(_many(["db", "web"]))
+    assert old in text
+    path.write_text(text.replace(old, new))
+    assert lockfile.find(path, "db") == [image for _, image in sorted(_many(["db"]).images.items())]
+
+
+@pytest.mark.parametrize("damage", ["<<<<<<< ours\n", "=======\n", ">>>>>>> theirs\n"])
+def test_find_in_a_conflict_is_refused_wherever_it_is(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "images.lock"
+    path.write_text(lockfile.dumps(_many(["db", "web"])).replace("\n[[image]]  # db/amd64", f"\n{damage}[[image]]", 1))
+    with pytest.raises(LockError, match="conflict markers"):
+        lockfile.find(path, "web")
+
+
+def test_find_of_an_image_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "images.lock"
+    text = lockfile.dumps(_many(["web"]))
+    entry = text[text.index("\n[[image]]") : text.rindex("\n[[image]]")]
+    path.write_text(text + entry)
+    with pytest.raises(LockError, match="twice"):
+        lockfile.find(path, "web")
