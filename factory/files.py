@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from factory.errors import ConflictError
+from factory.errors import ConflictError, FactoryError, UsageError
 
 
 def temporary_of(path: Path) -> Path:
@@ -37,6 +37,38 @@ def replace(path: Path, data: bytes, *, mode: int = 0o644) -> None:
             temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def create_private(path: Path, data: bytes) -> None:
+    """Make a file that only its owner can read; a folder that is not there yet is made for its owner alone.
+
+    Never replaces: UsageError where something of that name is there. At no moment, and after no kill, is there part of
+    the file under its name, or a file that others can read. FactoryError where it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                os.fchmod(descriptor, 0o600)
+                file.write(data)
+                file.flush()
+                os.fsync(descriptor)
+            _link(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise FactoryError(f"cannot write {path.name}: {error.strerror}", where=str(path)) from error
+
+
+def _link(source: Path, path: Path) -> None:
+    """Give a file its name; unlike a rename, never replaces."""
+    try:
+        os.link(source, path, follow_symlinks=False)
+    except FileExistsError as error:
+        raise UsageError(f"{path.name} is there already", where=str(path), hint="choose another name") from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -132,6 +132,11 @@ def update(path: Path, guard: Path, change: Callable[[Lock], Lock]) -> Lock:
         return lock
 
 
+def is_name(text: str) -> bool:
+    """Whether `text` can name an image, an architecture, a channel: never a path."""
+    return re.fullmatch(_NAME, text) is not None
+
+
 def with_entries(lock: Lock, entries: Iterable[LockedBase | LockedImage]) -> Lock:
     """The lock with entries put in, each in the place of the one with its name and architecture."""
     bases, images = dict(lock.bases), dict(lock.images)

@@ -24,11 +24,17 @@ from factory.errors import FactoryError, InterruptedRunError, ToolError, UsageEr
 COMMANDS = {
     "bake": ("factory.cli.bake", "Bake what changed, parents first."),
     "boot": ("factory.cli.images", "Start a disposable guest to look around in."),
+    "channels": ("factory.cli.channels", "What stands in each channel; sign heads before they expire."),
     "doctor": ("factory.cli.host", "What this host can do, and what to install."),
     "fetch": ("factory.cli.images", "Get an image's bytes from the shared store."),
     "init": ("factory.cli.host", "Lay out a new factory."),
+    "key": ("factory.cli.key", "Make, list, rotate and withdraw the keys that sign."),
     "lock": ("factory.cli.lock", "Check, refresh, repair or prune images.lock."),
     "logs": ("factory.cli.logs", "What a run did: tasks, console, checks."),
+    "policy": ("factory.cli.policy", "What the trust policy says, and its signature."),
+    "promote": ("factory.cli.channels", "Move a channel on to an image."),
+    "resolve": ("factory.cli.resolve", "The one trusted image for a deploy job."),
+    "revoke": ("factory.cli.channels", "Withdraw an image, and all that descends from it."),
     "verify": ("factory.cli.images", "Boot a stored image and run its checks again."),
     "why": ("factory.cli.bake", "Which inputs differ from the locked bake."),
 }

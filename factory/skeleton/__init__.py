@@ -1,4 +1,4 @@
-"""What `factory init` lays out: the templates and the base role of this project, and an images.toml to start from.
+"""What `factory init` lays out: templates and base role of this project, an images.toml, a trust policy to start from.
 
 `templates` and `role` beside this file are links to the project's own, so there is one copy of each.
 """
@@ -15,10 +15,16 @@ _LAYOUT = {
     "gitattributes": ".gitattributes",
     "gitignore": ".gitignore",
     "images.toml": "images.toml",
+    "policy.toml": "trust/policy.toml",
     "base.yml": "playbooks/base.yml",
     "role": "playbooks/roles/base",
     "templates": "templates",
 }
+
+
+def policy_text() -> str:
+    """The trust policy that a new factory begins with: no key yet, development keys allowed."""
+    return (_HERE / "policy.toml").read_text(encoding="utf-8")
 
 
 def lay_out(folder: Path) -> list[str]:

@@ -84,7 +84,7 @@ class Authority:
             reasons.append(f"and {len(ordered) - _MOST_TOLD} more signatures do not count")
         if threshold > 1:
             have = f"{len(counted)} ({', '.join(key.name for key in counted)})" if counted else "none"
-            reasons.insert(0, f"needs {threshold} signatures by {_either(roles)} keys, has {have}")
+            reasons.insert(0, f"needs {threshold} {_either(f'{role}s' for role in roles)}, has {have}")
         elif not envelope.signatures:
             reasons.insert(0, "is not signed")
         return kind(f"{what} {'; it '.join(reasons)}", hint="whose signatures count: factory policy check")
@@ -105,7 +105,7 @@ class Authority:
         return UnsignedError, f"is signed by a key that the policy does not know ({named})"
 
 
-def _either(roles: frozenset[str]) -> str:
+def _either(roles: Iterable[str]) -> str:
     return " or ".join(sorted(roles))
 
 

@@ -2,13 +2,16 @@
 
 Knows nothing of what it carries. The bytes whose signature is verified are the bytes that are handed on: `payload` is
 decoded once. A keyid is a hint that must fit the key whose signature it stands beside; who signed is told by the
-material of the keys, so one key under two ids is one signer.
+material of the keys, so one key under two ids is one signer. An absent, null or empty keyid is none.
+
+Base64 is read in the standard or the URL-safe alphabet (RFC 4648, 4 and 5), padded or not. Both alphabets in one text,
+white space, wrong padding and bits left over are refused: other readers take such text in other ways, or not at all.
+An envelope without signatures can be read; nobody has signed it. Nothing but TamperedError comes out of `parse`.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,7 +24,6 @@ from factory.trust.keys import PublicKey
 
 MAX_BYTES = 32 << 20
 MAX_SIGNATURES = 32
-_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
 class Signer(Protocol):
@@ -73,25 +75,29 @@ def parse(raw: bytes, what: str = "the envelope", *, max_bytes: int = MAX_BYTES)
         raise TamperedError(f"{what} is no DSSE envelope: not an object")
     kind, signatures = data.get("payloadType"), data.get("signatures")
     if not isinstance(kind, str) or not kind:
-        raise TamperedError(f"{what} is no DSSE envelope: payloadType is missing")
-    if not isinstance(signatures, list) or len(signatures) > MAX_SIGNATURES:
-        raise TamperedError(f"{what} is no DSSE envelope: signatures are missing, or more than {MAX_SIGNATURES}")
+        raise TamperedError(f"{what} is no DSSE envelope: payloadType is missing, or no text")
+    if not isinstance(signatures, list):
+        raise TamperedError(f"{what} is no DSSE envelope: signatures are missing, or no list")
+    if len(signatures) > MAX_SIGNATURES:
+        raise TamperedError(f"{what} has too many signatures: {len(signatures)}, at most {MAX_SIGNATURES} are read")
     payload = _decoded(data.get("payload"), f"{what}: payload")
     return Envelope(kind, payload, tuple(_signature(item, what) for item in signatures), raw)
 
 
 def sign(payload_type: str, payload: bytes, signers: Sequence[Signer]) -> Envelope:
     """An envelope of `payload`, signed by each of `signers`. Raises TrustError where a signer cannot."""
-    message = pae(payload_type, payload)
-    return _envelope(
-        payload_type, payload, [Signature(signer.public.fingerprint, signer.sign(message)) for signer in signers]
-    )
+    envelope = _envelope(payload_type, payload, ())
+    for signer in signers:
+        envelope = add_signature(envelope, signer)
+    return envelope
 
 
 def add_signature(envelope: Envelope, signer: Signer) -> Envelope:
-    """The same payload with one more signature. Raises TrustError where the signer cannot."""
-    added = Signature(signer.public.fingerprint, signer.sign(pae(envelope.payload_type, envelope.payload)))
-    return _envelope(envelope.payload_type, envelope.payload, [*envelope.signatures, added])
+    """The same payload with one more signature, in place of an older one under this key's id. Raises TrustError."""
+    keyid = signer.public.fingerprint
+    added = Signature(keyid, signer.sign(pae(envelope.payload_type, envelope.payload)))
+    others = [item for item in envelope.signatures if item.keyid != keyid]
+    return _envelope(envelope.payload_type, envelope.payload, [*others, added])
 
 
 def verify(envelope: Envelope, keys: Iterable[PublicKey]) -> frozenset[Digest]:
@@ -100,7 +106,7 @@ def verify(envelope: Envelope, keys: Iterable[PublicKey]) -> frozenset[Digest]:
     good: set[Digest] = set()
     for key in keys:
         for signature in envelope.signatures:
-            if signature.keyid not in (None, "", key.fingerprint):
+            if signature.keyid not in (None, key.fingerprint):
                 continue
             if key.verify(signature.sig, message):
                 good.add(key.fingerprint)
@@ -133,12 +139,15 @@ def _encoded(data: bytes) -> str:
 
 
 def _decoded(text: object, what: str) -> bytes:
-    """Base64 in the standard or the URL-safe alphabet, padded or not; nothing else in it."""
+    """The bytes that base64 stands for. Whatever was passed over in decoding shows when they are written again."""
     if not isinstance(text, str):
-        raise TamperedError(f"{what} is missing")
+        raise TamperedError(f"{what} is missing, or no text")
+    alphabet = b"-_" if "-" in text or "_" in text else b"+/"
     try:
-        plain = text.encode("ascii").translate(_URL_SAFE).rstrip(b"=")
-        data = base64.b64decode(plain + b"=" * (-len(plain) % 4), validate=True)
-    except (UnicodeEncodeError, binascii.Error, ValueError) as error:
+        data = base64.b64decode(text + "=" * (-len(text) % 4), alphabet)
+    except ValueError as error:
         raise TamperedError(f"{what} is not base64") from error
+    written = base64.b64encode(data, alphabet).decode("ascii")
+    if text not in (written, written.rstrip("=")):
+        raise TamperedError(f"{what} is not base64 as one writes it")
     return data

@@ -9,12 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from factory import digest, schema
 from factory.digest import Digest
-from factory.errors import UnsignedError
 from factory.schema import Limits, Table
 from factory.trust import keys, reading
 from factory.trust.keys import PublicKey
@@ -84,21 +83,14 @@ class Policy:
 
 
 def read(path: Path) -> Policy:
-    """The policy in a file. Raises UnsignedError (there is none: nobody is trusted), TamperedError (a link, no file,
-    too large), SpecError (what it says is not allowed)."""
+    """The policy in a file. FileNotFoundError where there is none; raises TamperedError (a link, no file, too large),
+    SpecError (what it says is not allowed)."""
     return loads(read_bytes(path), path.name)
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a policy's file. Raises as `read` does."""
-    try:
-        return reading.read_file(path, "the trust policy", max_bytes=MAX_BYTES)
-    except FileNotFoundError:
-        raise UnsignedError(
-            "there is no trust policy here: nobody is trusted",
-            where=str(path),
-            hint="a deployer names its own with --policy FILE; a maintainer begins one with factory key new NAME",
-        ) from None
+    """The bytes of a policy's file. Raises as `read` does, but never a SpecError."""
+    return reading.read_file(path, "the trust policy", max_bytes=MAX_BYTES)
 
 
 def loads(raw: bytes, name: str = "policy.toml") -> Policy:
@@ -121,6 +113,35 @@ def loads(raw: bytes, name: str = "policy.toml") -> Policy:
         allow_development=allow_development,
         fresh_days=fresh_days or DEFAULT_FRESH_DAYS,
     )
+
+
+def warnings(policy: Policy, now: datetime) -> list[str]:
+    """What is allowed in a policy and yet is likely not meant, a sentence each; the gravest first."""
+    counting = [key for key in policy.keys.values() if policy.allow_development or not key.development]
+    valid = [key for key in counting if key.has_begun(now) and not key.has_ended(now)]
+    found = []
+    if policy.allow_development:
+        found.append("development keys may sign: whoever can change this file can make one")
+    for role in ROLES:
+        if not any(role in key.roles for key in valid):
+            found.append(f"no key that is valid now has the role {role}")
+    approvers = [key for key in valid if "approver" in key.roles]
+    for channel in policy.channels.values():
+        if channel.approvals > len(approvers):
+            found.append(
+                f"channel {channel.name} needs {channel.approvals} approvers; valid now: "
+                + (", ".join(key.name for key in approvers) or "none")
+            )
+    for key in policy.keys.values():
+        if key.development and not policy.allow_development:
+            found.append(f"key {key.name} is a development key and counts for nothing here")
+        elif key.not_after is not None and now <= key.not_after < now + timedelta(days=policy.fresh_days):
+            found.append(f"the window of key {key.name} ends soon")
+        elif not key.has_begun(now):
+            found.append(f"the window of key {key.name} has not begun")
+    if not policy.channels:
+        found.append("there is no channel: nothing can be promoted")
+    return found
 
 
 _NOT_A_KEY = PublicKey(keys.ED25519, bytes(32))
@@ -192,14 +213,14 @@ def _number(table: Table, key: str, least: int, most: int, *, required: bool = F
 
 def _time(table: Table, key: str) -> datetime | None:
     """A time with its offset from UTC, as UTC; None where it is absent (or faulty)."""
-    value = table.take(key, datetime, "a time like 2027-06-01T00:00:00Z")
+    value: datetime | None = table.take(key, datetime, "a time like 2027-06-01T00:00:00Z")
     if value is None:
         return None
     if value.tzinfo is None:
         table.fault(key, "must say its offset from UTC, as in 2027-06-01T00:00:00Z")
         return None
     try:
-        return datetime.astimezone(value, UTC)
+        return value.astimezone(UTC)
     except OverflowError:
         table.fault(key, "lies outside the years 1 to 9999")
         return None

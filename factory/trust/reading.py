@@ -1,8 +1,8 @@
 """Reads files that others may have put there: at most so many bytes, only regular files, never through a link.
 
-The last part of a path is never a link; with `below`, neither is any part under that folder. (What lies above is where
-the user keeps things: a home folder may be a link.) What is judged is what was opened: the checks are made on the open
-descriptor, so nobody can swap the file between check and use. Never writes.
+The last part of a path is never a link; with `below`, neither is any part under that folder, and `..` is refused.
+(What lies above is where the user keeps things: a home folder may be a link.) What is judged is what was opened: checks
+are made on the open descriptor, so that nobody can swap the file between check and use. Never writes.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from factory.errors import TamperedError, TrustError
 
-_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 def read_file(path: Path, what: str, *, max_bytes: int, below: Path | None = None) -> bytes:
@@ -25,45 +25,79 @@ def read_file(path: Path, what: str, *, max_bytes: int, below: Path | None = Non
 
 
 def read_private_file(path: Path, what: str, *, max_bytes: int) -> bytes:
-    """The bytes of a file that only its owner, who runs this, can read. As `read_file`, and TrustError where not so."""
+    """As `read_file`; and TrustError where the file is not its reader's own, or others can read or change it."""
     with _opened(path, what, None) as descriptor:
+        data = _bytes(descriptor, path, what, max_bytes)
         status = os.fstat(descriptor)
-        if stat.S_ISREG(status.st_mode) and status.st_uid != os.geteuid():
-            raise TrustError(
-                f"{what} belongs to another user (number {status.st_uid}), who can read and swap it",
-                where=str(path),
-                hint=f"use a key of your own, or take this one over: chown {os.geteuid()} {path}",
-            )
-        if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
-            raise TrustError(
-                f"{what} can be used by others: its mode is {stat.S_IMODE(status.st_mode):04o}",
-                where=str(path),
-                hint=f"chmod 600 {path} (and make a new key if others were on this machine meanwhile)",
-            )
-        return _bytes(descriptor, path, what, max_bytes)
+    if status.st_uid != os.geteuid():
+        raise TrustError(
+            f"{what} belongs to another user (number {status.st_uid}), who can read and swap it",
+            where=str(path),
+            hint=f"use a key of your own; or, where that user is you: chown {os.geteuid()} {path}",
+        )
+    if status.st_mode & 0o077:
+        raise TrustError(
+            f"{what} can be read or changed by others: its mode is {stat.S_IMODE(status.st_mode):04o}",
+            where=str(path),
+            hint=f"chmod 600 {path}",
+        )
+    return data
 
 
 @contextmanager
 def _opened(path: Path, what: str, below: Path | None) -> Iterator[int]:
-    """A descriptor of what is at `path`. Each folder between `below` and it is opened by itself, and must be one."""
-    names = [str(path)] if below is None else [str(below), *_parts_below(path, what, below)]
-    descriptor = None
-    try:
-        for index, name in enumerate(names):
-            is_root, is_last = below is not None and index == 0, index == len(names) - 1
-            flags = _FLAGS | (0 if is_last else os.O_DIRECTORY)
-            upper = descriptor
-            try:
-                descriptor = os.open(name, flags & ~os.O_NOFOLLOW if is_root else flags, dir_fd=upper)
-            except FileNotFoundError:
-                raise
-            except (OSError, ValueError) as error:
-                raise _unreadable(path, what, name, upper, error) from error
-            finally:
-                if upper is not None and descriptor != upper:
-                    os.close(upper)
-        assert descriptor is not None
+    """A descriptor of what is at `path`; each folder on the way from `below` is opened by itself, and is no link."""
+    with ExitStack() as stack:
+        folder, names = None, [str(path)]
+        if below is not None:
+            folder, names = _open(str(below), os.O_DIRECTORY, None, path, what), _parts_below(path, below, what)
+            stack.callback(os.close, folder)
+        for name in names[:-1]:
+            folder = _open(name, os.O_DIRECTORY | os.O_NOFOLLOW, folder, path, what)
+            stack.callback(os.close, folder)
+        descriptor = _open(names[-1], os.O_NOFOLLOW, folder, path, what)
+        stack.callback(os.close, descriptor)
         yield descriptor
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
+
+
+def _parts_below(path: Path, below: Path, what: str) -> list[str]:
+    """The names from `below` to `path`, without touching the disk."""
+    parts = path.parts[len(below.parts) :]
+    if path.parts[: len(below.parts)] != below.parts or not parts or ".." in parts:
+        raise TamperedError(f"{what} lies outside of {below}", where=str(path))
+    return list(parts)
+
+
+def _open(name: str, flags: int, folder: int | None, path: Path, what: str) -> int:
+    try:
+        return os.open(name, _FLAGS | flags, dir_fd=folder)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        why = f"{name} is a link" if _is_link(name, folder) else getattr(error, "strerror", None) or str(error)
+        raise TamperedError(f"{what} cannot be read: {why}", where=str(path)) from error
+
+
+def _is_link(name: str, folder: int | None) -> bool:
+    try:
+        return stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def _bytes(descriptor: int, path: Path, what: str, max_bytes: int) -> bytes:
+    """All of an open file. Its size is looked at first, and not believed: it may grow, or be a file of /proc."""
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise TamperedError(f"{what} is no regular file", where=str(path))
+    too_large = TamperedError(f"{what} is too large: at most {max_bytes} bytes are read", where=str(path))
+    if status.st_size > max_bytes:
+        raise too_large
+    try:
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise TamperedError(f"{what} cannot be read: {error.strerror or error}", where=str(path)) from error
+    if len(data) > max_bytes:
+        raise too_large
+    return data

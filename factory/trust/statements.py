@@ -1,13 +1,14 @@
 """in-toto Statements v1 (in-toto/attestation, spec/v1/statement.md): who is spoken of, and what is said.
 
-Refused: another `_type`, a predicate type that is not ours to read, a subject without a whole sha256. Fields that the
-standard does not name are passed over, as it asks.
+Refused: another `_type`, a predicate type that is not ours to read, a subject without a whole sha256, one name for two
+subjects, names that are huge or could disturb a terminal. Fields that the standard does not name are passed over, as it
+asks.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -30,18 +31,24 @@ PREDICATE_TYPES = frozenset({PROVENANCE, TEST_RESULT, SUMMARY, SBOM, PROMOTION, 
 
 MAX_BYTES = 16 << 20
 MAX_SUBJECTS = 1024
+MAX_NAME = 512
+MAX_URI = 2048
 
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\Z")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\Z", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is spoken of. `sha256` is of its content; `uri` a native id such as `ami-…` at the place `name` says."""
+    """What is spoken of. `sha256` is of its content; `uri` a native id such as `ami-…` at the place `name` says.
+
+    `size_bytes` is of the content; None where it is not said.
+    """
 
     name: str
     sha256: Digest
     uri: str | None = None
+    size_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,11 @@ class Statement:
     predicate_type: str
     subjects: tuple[Subject, ...]
     predicate: Mapping[str, Any]
+
+
+def signed(statement: Statement, signers: Sequence[dsse.Signer]) -> dsse.Envelope:
+    """An envelope that says `statement`, signed by each of `signers`. Raises TrustError where a signer cannot."""
+    return dsse.sign(PAYLOAD_TYPE, dumps(statement), signers)
 
 
 def dumps(statement: Statement) -> bytes:
@@ -87,7 +99,10 @@ def loads(payload: bytes, what: str = "the statement") -> Statement:
         raise TamperedError(f"{what} says nothing: it has no predicate")
     if not isinstance(subjects, list) or not 0 < len(subjects) <= MAX_SUBJECTS:
         raise TamperedError(f"{what} must speak of 1 to {MAX_SUBJECTS} subjects")
-    return Statement(kind, tuple(_subject(item, what) for item in subjects), predicate)
+    spoken_of = tuple(_subject(item, what) for item in subjects)
+    if len({subject.name for subject in spoken_of}) != len(spoken_of):
+        raise TamperedError(f"{what} names two subjects alike")
+    return Statement(kind, spoken_of, predicate)
 
 
 def time_of(value: object, what: str) -> datetime:
@@ -101,24 +116,34 @@ def time_of(value: object, what: str) -> datetime:
 
 
 def time_text(moment: datetime) -> str:
-    """A time as statements write it; parts of a second are cut off."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """A time as statements write it; parts of a second are cut off. ValueError where it says no offset from UTC."""
+    if moment.tzinfo is None:
+        raise ValueError("a time without an offset from UTC")
+    return moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
 def _subject_json(subject: Subject) -> dict[str, Any]:
     plain: dict[str, Any] = {"digest": {"sha256": hex_of(subject.sha256)}, "name": subject.name}
-    return plain if subject.uri is None else {**plain, "uri": subject.uri}
+    if subject.uri is not None:
+        plain["uri"] = subject.uri
+    if subject.size_bytes is not None:
+        plain["annotations"] = {"sizeBytes": subject.size_bytes}
+    return plain
 
 
 def _subject(item: Any, what: str) -> Subject:
     if not isinstance(item, dict):
         raise TamperedError(f"{what}: a subject is not an object")
     name, digests, uri = item.get("name"), item.get("digest"), item.get("uri")
-    if not isinstance(name, str) or not name:
-        raise TamperedError(f"{what}: a subject has no name")
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable():
+        raise TamperedError(f"{what}: a subject has no name, or none of 1 to {MAX_NAME} printable characters")
     found = digests.get("sha256") if isinstance(digests, dict) else None
     if not isinstance(found, str) or not _SHA256.match(found):
         raise TamperedError(f"{what}: the subject {name[:80]!r} has no whole sha256")
-    if uri is not None and not isinstance(uri, str):
-        raise TamperedError(f"{what}: the uri of the subject {name[:80]!r} is not text")
-    return Subject(name, Digest(f"sha256:{found}"), uri)
+    if uri is not None and (not isinstance(uri, str) or not 0 < len(uri) <= MAX_URI or not uri.isprintable()):
+        raise TamperedError(f"{what}: the uri of the subject {name[:80]!r} is no text of at most {MAX_URI} characters")
+    annotations = item.get("annotations", {})
+    size = annotations.get("sizeBytes") if isinstance(annotations, dict) else -1
+    if size is not None and (type(size) is not int or size < 0):
+        raise TamperedError(f"{what}: the size of the subject {name[:80]!r} is no number of bytes")
+    return Subject(name, Digest(f"sha256:{found}"), uri, size)

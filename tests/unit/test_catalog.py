@@ -4,12 +4,13 @@ import sqlite3
 import sys
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from factory import lockfile, proc
-from factory.catalog import events, lookups, record, schema
+from factory.catalog import attestations, events, lookups, record, schema
 from factory.catalog.database import Catalog, now
 from factory.catalog.pending import pending
 from factory.catalog.record import BakeRecord, InputFile, InstalledPackage, record_bake, recover
@@ -17,6 +18,12 @@ from factory.digest import Digest, of_bytes
 from factory.errors import CatalogError, LockError, StoreError
 from factory.model import Layout, Lock, LockedBase, LockedImage, Package
 from factory.store import Store
+from factory.trust import revocations, statements
+from factory.trust.dsse import Envelope
+from factory.trust.revocations import Revocation
+from factory.trust.signers import file as key_files
+
+MADE_AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -44,6 +51,14 @@ def bake(layout: Layout, name: str = "web", content: bytes = b"1", *, base: byte
         packages=(InstalledPackage("nginx-light", "1.22.1-9", "amd64", "nginx", "1.22.1-9", of_bytes(b"deb")),),
         inputs=(InputFile("playbook", "web.yml", of_bytes(content)), InputFile("playbook", "roles/x", of_bytes(b"x"))),
     )  # fmt: skip
+
+
+def revocation(number: int = 1) -> Envelope:
+    """A signed revocation."""
+    event = Revocation(
+        of_bytes(b"bad"), "web", "CVE-1", at=datetime(2026, 2, 1, tzinfo=UTC), made_at=MADE_AT, number=number
+    )
+    return revocations.make(event, key_files.signer(key_files.generate()))
 
 
 def lock_of(*records: BakeRecord) -> Lock:
@@ -217,15 +232,47 @@ def test_every_table_refuses_to_forget(layout: Layout) -> None:
         events.add_tasks(catalog, "r", ("web", "amd64"), [events.Task("p", "t", "f:1", now(), 0.0, "ok")])
         events.add_checks(catalog, "r", ("web", "amd64"), [events.Check("t", "passed")])
         record_bake(catalog, layout, made)
+        attestations.index(catalog, [revocation()])
     with closing(sqlite3.connect(layout.catalog)) as connection:
         tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        assert len(tables) == 12
+        assert len(tables) == 13
         for table in tables:
             column = connection.execute(f"SELECT name FROM pragma_table_info('{table}')").fetchone()[0]
             assert connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] > 0, table
             for sql in (f"UPDATE {table} SET {column} = {column}", f"DELETE FROM {table}"):
                 with pytest.raises(sqlite3.IntegrityError, match="append-only"):
                     connection.execute(sql)
+
+
+def test_attestations_indexed_twice_stand_there_once(layout: Layout) -> None:
+    first, second = revocation(1), revocation(2)
+    with Catalog.open(layout.catalog) as catalog:
+        assert attestations.index(catalog, [first, first]) == 1
+        assert attestations.index(catalog, [first, second]) == 1
+        found = attestations.of_image(catalog, of_bytes(b"bad"))
+        assert [row.envelope for row in found] == [first.raw, second.raw]
+        assert [row.made_at for row in found] == ["2026-01-01T00:00:00Z"] * 2
+        assert found[0].signers == (first.signatures[0].keyid,)
+        assert attestations.highest(catalog, [statements.REVOCATION, statements.KEY_REVOCATION]) == 2
+        assert attestations.highest(catalog, [statements.PROMOTION], "prod: web/amd64") == 0
+
+
+def test_attestation_that_is_not_understood_is_not_indexed(layout: Layout) -> None:
+    with Catalog.open(layout.catalog) as catalog:
+        odd = (replace(revocation(3), payload=b"{}"), replace(revocation(4), payload_type="text/plain"))
+        assert attestations.index(catalog, [revocation(), *odd]) == 1
+        assert [row["number"] for row in catalog.query("SELECT number FROM attestations")] == [1]
+
+
+def test_catalog_of_the_first_version_keeps_what_it_holds(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "VERSION", 1)
+        patch.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+        with Catalog.open(layout.catalog) as catalog:
+            events.begin_run(catalog, "r", "x")
+    with Catalog.open(layout.catalog) as catalog:
+        assert [run.id for run in events.runs(catalog)] == ["r"]
+        assert attestations.index(catalog, [revocation()]) == 1
 
 
 def test_writing_that_raises_writes_nothing(layout: Layout) -> None:
@@ -259,14 +306,14 @@ def test_open_of_a_newer_catalog_changes_nothing(layout: Layout) -> None:
 def test_open_migrates_whole_or_not_at_all(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     with Catalog.open(layout.catalog) as catalog:
         events.begin_run(catalog, "r", "x")
-    first = schema.MIGRATIONS[0]
-    monkeypatch.setattr(schema, "VERSION", 2)
-    monkeypatch.setattr(schema, "MIGRATIONS", (first, "CREATE TABLE novel (a) STRICT; CREATE TABLE runs (a);"))
+    known = schema.MIGRATIONS
+    monkeypatch.setattr(schema, "VERSION", len(known) + 1)
+    monkeypatch.setattr(schema, "MIGRATIONS", (*known, "CREATE TABLE novel (a) STRICT; CREATE TABLE runs (a);"))
     with pytest.raises(CatalogError):
         Catalog.open(layout.catalog)
-    monkeypatch.setattr(schema, "MIGRATIONS", (first, "CREATE TABLE novel (a TEXT) STRICT;"))
+    monkeypatch.setattr(schema, "MIGRATIONS", (*known, "CREATE TABLE novel (a TEXT) STRICT;"))
     with Catalog.open(layout.catalog) as catalog:
-        assert catalog.query("PRAGMA user_version") == [{"user_version": 2}]
+        assert catalog.query("PRAGMA user_version") == [{"user_version": len(known) + 1}]
         assert catalog.query("SELECT * FROM novel") == []
         assert [run.id for run in events.runs(catalog)] == ["r"]
 

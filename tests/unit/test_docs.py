@@ -6,6 +6,7 @@ Each kind of claim has one function from text to faults, and a self-test in whic
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import re
 import shlex
@@ -26,6 +27,7 @@ from factory.builders import BuildJob, Parent, packer_build, qemu
 from factory.digest import Digest
 from factory.disk import rules
 from factory.model import BaseSpec, FactorySpec, ImageSpec, Layout
+from factory.trust import policy
 from factory.verify import built_in
 from factory.verify.first_boot import FIRST_BOOT
 from factory.vm.entry import Keys
@@ -115,8 +117,12 @@ def _problem_of(said: str) -> str | None:
     try:
         command = cli.cli.get_command(group, rest[0])
         assert command is not None
-        command.make_context(rest[0], rest[1:], parent=group)
-    except click.MissingParameter:
+        context = command.make_context(rest[0], rest[1:], parent=group)
+        while isinstance(command, click.Group):
+            name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+            assert command is not None
+            context = command.make_context(name, rest, parent=context)
+    except (click.MissingParameter, click.exceptions.NoArgsIsHelpError):
         return None  # the command as such is meant
     except click.UsageError as error:
         return error.format_message()
@@ -183,10 +189,18 @@ def _text_of(node: ast.AST) -> str:
 
 
 def hint_faults(text: str) -> list[str]:
-    """The commands in a hint that there are not. A hint has no backticks: a command is `factory`, a word, options,
-    unless it is `a factory` or `of factory`."""
-    named = re.findall(r"(?<!\ba )(?<!\bof )\bfactory ([a-z]+(?: --[a-z-]+)*)", text)
+    """The commands in a hint that there are not. A hint has no backticks: a command is `factory`, a word (of a group,
+    two), options, unless it is `a factory` or `of factory`."""
+    word = rf"(?:(?:{'|'.join(_groups())}) )?[a-z]+"
+    named = re.findall(rf"(?<!\ba )(?<!\bof )\bfactory ({word}(?: --[a-z-]+)*)", text)
     return command_faults("".join(f"`factory {words}`\n" for words in named))
+
+
+@functools.cache
+def _groups() -> tuple[str, ...]:
+    """The commands that have commands of their own."""
+    context = click.Context(cli.cli)
+    return tuple(name for name in cli.COMMANDS if isinstance(cli.cli.get_command(context, name), click.Group))
 
 
 def key_faults(text: str) -> list[str]:
@@ -226,6 +240,15 @@ def spec_required() -> set[str]:
 
 
 _IMAGE_DEFAULTS = _image_defaults()
+
+
+def policy_faults(text: str) -> list[str]:
+    """How the keys and roles of trust/policy.toml differ from what a page says."""
+    top = first_column(text.partition("\n## ")[0])
+    named = section(text, "[key.NAME]")
+    wanted = (*policy._TOP_KEYS[:-2], *policy._KEY_KEYS, *policy.ROLES, *policy._CHANNEL_KEYS)
+    said = [*top, *first_column(named), *first_column(section(text, "[channel.NAME]"))]
+    return [*sorted(set(said) ^ set(wanted)), *(word for word in policy.SEVERITIES if f"`{word}`" not in text)]
 
 
 def first_boot_faults(text: str) -> list[str]:
@@ -329,6 +352,14 @@ def test_example_of_images_toml_has_only_keys_there_are() -> None:
     assert set(example) == set(spec._TOP_KEYS)
     assert set().union(*example["base"].values()) <= set(spec._BASE_KEYS)
     assert set().union(*example["image"].values()) <= set(spec._IMAGE_KEYS)
+
+
+def test_documented_keys_of_the_policy_are_those_that_are_read() -> None:
+    text = page("docs/trust-policy.md")
+    assert policy_faults(text) == []
+    (example,) = [block for kind, block in _FENCE.findall(text) if kind == "toml"]
+    assert policy.loads(example.encode()).version == 3
+    assert policy_faults(text.replace("`approvals` |", "`approval` |")) == ["approval", "approvals"]
 
 
 def test_first_boot_table_is_the_list() -> None:

@@ -1,0 +1,181 @@
+"""Which image a deploy job may run: one answer, or the TrustError that says why not. Pure: papers in, answer out.
+
+The order of the questions: is the set of revocations true and fresh; which digest is asked for (the lock's, or the one
+a channel points at); do its signed statements vouch for it; do they agree with what the lock says; is it, or an
+ancestor, revoked; may it stand in that channel by the deployer's own rule; is the clock sane. Nothing that the lock
+says is believed unless it was signed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from factory.digest import Digest
+from factory.errors import ExpiredError, TamperedError, TrustError, UnsignedError
+from factory.model import LockedImage
+from factory.trust import promotions, revocations, statements, ticket
+from factory.trust.authority import Authority
+from factory.trust.facts import Artifact
+from factory.trust.policy import ChannelRule, Policy
+
+BOOTABLE = ("qcow2", "raw", "vmdk")
+"""The stored forms, in the order in which one is chosen where none is asked for."""
+
+
+@dataclass(frozen=True)
+class Papers:
+    """What was read, not yet believed. `tickets` holds those of the image; None where a file is not there.
+
+    `locked` is the image's entry in the lock, None where only a channel names it.
+    """
+
+    name: str
+    arch: str
+    locked: LockedImage | None
+    tickets: bytes | None
+    revocations: bytes | None
+    channel: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An image that may run. `place` and `artifact`: the stored form that was asked for, or would be chosen."""
+
+    image: ticket.Vouched
+    channel: str | None
+    artifact: Artifact
+    revocations: revocations.Revocations
+    head: promotions.Channel | None
+    authority: Authority
+
+
+def judge(
+    papers: Papers, policy: Policy, now: datetime, *, channel: str | None = None, place: str | None = None
+) -> Verdict:
+    """The one image that `papers` make trusted under `policy`. Raises TrustError with the reason."""
+    who = f"{papers.name}/{papers.arch}"
+    if papers.revocations is None:
+        raise UnsignedError(
+            "there is no signed set of revocations",
+            where="trust/revocations.dsse",
+            hint="factory channels refresh makes it, where the image was baked; commit trust/",
+        )
+    revoked = revocations.verify(papers.revocations, policy, now)
+    authority = Authority(policy, revoked.compromised)
+    head = None if channel is None else _head(papers, channel, policy, authority, now)
+    promotion = None
+    if head is None:
+        if papers.locked is None:
+            raise UnsignedError(f"{who} does not stand in images.lock", where="images.lock")
+        digest = papers.locked.digest
+    else:
+        promotion = head.promotions.get(who)
+        if promotion is None:
+            raise UnsignedError(
+                f"{who} was never promoted to {channel}",
+                where=f"trust/channels/{channel}.dsse",
+                hint=f"factory promote {papers.name} --to {channel}",
+            )
+        digest = promotion.digest
+    image = ticket.verify(_ticket(papers, digest), digest, authority)
+    if (image.name, image.arch) != (papers.name, papers.arch):
+        raise TamperedError(f"{digest} was signed as {image.name}/{image.arch}, not as {who}")
+    if papers.locked is not None and papers.locked.digest == digest:
+        _require_same(papers.locked, image)
+    newest = max(image.newest, revoked.newest, *([head.newest] if head is not None else []))
+    if now < newest:
+        raise ExpiredError(
+            f"this machine's clock says {statements.time_text(now)}, but {who} was spoken for at "
+            f"{statements.time_text(newest)}",
+            where="the clock",
+            hint="set the clock (timedatectl), or look who signs with a clock ahead",
+        )
+    revoked.refuse_revoked(digest, image.ancestors, now)
+    if head is not None and promotion is not None:
+        promotions.judge(promotion, policy.channels[head.name], image, now)
+    return Verdict(image, channel, _artifact(image, place), revoked, head, authority)
+
+
+def channel_rule(policy: Policy, channel: str) -> ChannelRule:
+    """What a policy asks of a channel. Raises TrustError where it does not know it."""
+    rule = policy.channels.get(channel)
+    if rule is None:
+        known = ", ".join(sorted(policy.channels)) or "none"
+        raise TrustError(
+            f"the policy says nothing of a channel {channel} (it knows: {known})",
+            where="trust/policy.toml",
+            hint=f"say what it asks for, in the policy: [channel.{channel}] approvals = 1",
+        )
+    return rule
+
+
+def _head(papers: Papers, channel: str, policy: Policy, authority: Authority, now: datetime) -> promotions.Channel:
+    rule = channel_rule(policy, channel)
+    if papers.channel is None:
+        raise UnsignedError(
+            f"nothing was ever promoted to {channel}",
+            where=f"trust/channels/{channel}.dsse",
+            hint=f"factory promote {papers.name} --to {channel}",
+        )
+    return promotions.verify(papers.channel, rule, authority, now)
+
+
+def _ticket(papers: Papers, digest: Digest) -> ticket.Ticket:
+    where = f"trust/tickets/{papers.name}-{papers.arch}.jsonl"
+    if papers.tickets is None:
+        raise UnsignedError(
+            f"{papers.name}/{papers.arch} has no deploy ticket",
+            where=where,
+            hint=f"factory bake {papers.name} verifies and signs it; commit trust/",
+        )
+    found = ticket.loads(papers.tickets, where)
+    if digest not in found:
+        others = ", ".join(f"{other[:19]}…" for other in sorted(found)) or "none"
+        raise UnsignedError(
+            f"nothing is signed for {digest} (the tickets there are of {others})",
+            where=where,
+            hint="is images.lock as it was committed? git diff images.lock trust/",
+        )
+    return found[digest]
+
+
+def _require_same(locked: LockedImage, image: ticket.Vouched) -> None:
+    """What the lock says of an image must be what was signed."""
+    said: Mapping[str, tuple[str, str]] = {
+        "bake-key": (locked.bake_key, image.bake_key),
+        "base": (locked.base, image.base),
+        "tree": (locked.tree, image.tree),
+    }
+    for key, (here, signed) in said.items():
+        if here != signed:
+            raise _edited(locked, f"its {key} is {here}, but {signed} was signed")
+    signed_at = {artifact.place: artifact.native for artifact in image.artifacts}
+    for place, native in sorted(locked.artifacts.items()):
+        if place not in signed_at:
+            raise _edited(locked, f"its {place} artifact {native} was never signed")
+        if native != signed_at[place]:
+            raise _edited(locked, f"its {place} artifact is {native}, but {signed_at[place]} was signed")
+
+
+def _edited(locked: LockedImage, what: str) -> TamperedError:
+    return TamperedError(
+        f"images.lock is not what was signed: {what}",
+        where=f"images.lock: image {locked.name}",
+        hint="git diff images.lock shows what was edited; git checkout images.lock takes it back",
+    )
+
+
+def _artifact(image: ticket.Vouched, place: str | None) -> Artifact:
+    at = {artifact.place: artifact for artifact in image.artifacts}
+    if place is not None:
+        if place in at:
+            return at[place]
+        raise UnsignedError(
+            f"no artifact of {image.name} was signed for {place}; there are: {', '.join(sorted(at))}", where="--at"
+        )
+    for known in (*BOOTABLE, *sorted(at)):
+        if known in at:
+            return at[known]
+    raise UnsignedError(f"no artifact of {image.name} was signed")
