@@ -10,7 +10,7 @@ SYSTEM_PACKAGES := binutils dosfstools e2fsprogs fdisk git iproute2 mmdebstrap m
   qemu-system-x86 qemu-utils systemd-boot-efi uidmap util-linux xorriso zstd
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help setup demo test quick lint bench soak clean
+.PHONY: help setup demo test quick lint bench fuzz soak clean
 
 help: ## Show these lines
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -33,6 +33,10 @@ lint: setup ## ruff and mypy
 
 bench: setup ## Measure against a hand-written Packer build (takes a quarter of an hour without KVM)
 	$(BIN)/python -m benchmarks.run
+
+FUZZ_SECONDS ?= 60
+fuzz: setup ## Throw damaged input at every reader of signed papers for FUZZ_SECONDS, from a new seed
+	$(BIN)/python -m benchmarks.fuzz_trust --seconds $(FUZZ_SECONDS)
 
 MINUTES ?= 30
 soak: setup ## kill -9 a bake at random moments for MINUTES, and count what leaks

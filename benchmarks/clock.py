@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+Action = Callable[[], object]
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -36,7 +38,7 @@ class Measuring:
     """A measurement under way; see `measure`."""
 
     def __init__(self) -> None:
-        self.load = os.getloadavg()[0]
+        self.load = load()
         self._cpu = _cpu_s()
         self.began = time.monotonic()
         self._wall_s = self._cpu_s = 0.0
@@ -61,14 +63,25 @@ def measure() -> Iterator[Measuring]:
         measuring.stop()
 
 
-def median_time(times: int, action: Callable[[], object]) -> float:
+def median_time(times: int, action: Action) -> float:
     """The median of several wall-clock times of an action, in seconds."""
-    taken = []
+    return median_times(times, [action])[0]
+
+
+def median_times(times: int, actions: Sequence[Action]) -> list[float]:
+    """The median of each action, in seconds. They take turns, so that what slows the machine slows all of them."""
+    taken: list[list[float]] = [[] for _ in actions]
     for _ in range(times):
-        began = time.monotonic()
-        action()
-        taken.append(time.monotonic() - began)
-    return statistics.median(taken)
+        for action, times_of_it in zip(actions, taken, strict=True):
+            began = time.monotonic()
+            action()
+            times_of_it.append(time.monotonic() - began)
+    return [statistics.median(times_of_it) for times_of_it in taken]
+
+
+def load() -> float:
+    """The load of the machine over the last minute."""
+    return os.getloadavg()[0]
 
 
 def median(values: Sequence[float]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from factory import bases, builders
@@ -38,8 +38,20 @@ def with_ancestors(factory: FactorySpec, chosen: Iterable[ImageSpec]) -> list[Im
     return ordered
 
 
-def one_image(layout: Layout, factory: FactorySpec, image: ImageSpec, lock: Lock, *, forced: bool) -> Assessment:
-    """Assess an image whose parent is as the lock says."""
+Objection = Callable[[LockedImage], str | None]
+"""Why what is signed for a locked image does not count; None where it does."""
+
+
+def one_image(
+    layout: Layout,
+    factory: FactorySpec,
+    image: ImageSpec,
+    lock: Lock,
+    *,
+    forced: bool,
+    objection: Objection | None = None,
+) -> Assessment:
+    """Assess an image whose parent is as the lock says. Without `objection` nobody asks what is signed."""
     locked = lock.images.get((image.name, image.arch))
     inputs = key.collect(
         layout,
@@ -51,16 +63,23 @@ def one_image(layout: Layout, factory: FactorySpec, image: ImageSpec, lock: Lock
         packages=expected_packages(locked),
     )
     present = locked is not None and all_present(Store(layout.store), locked)
-    return Assessment(inputs, locked, decide(inputs, locked, present=present, forced=forced))
+    objected = objection(locked) if locked is not None and objection is not None else None
+    return Assessment(inputs, locked, decide(inputs, locked, present=present, forced=forced, objection=objected))
 
 
 def all_images(
-    layout: Layout, factory: FactorySpec, images: Sequence[ImageSpec], lock: Lock, *, force: frozenset[str]
+    layout: Layout,
+    factory: FactorySpec,
+    images: Sequence[ImageSpec],
+    lock: Lock,
+    *,
+    force: frozenset[str],
+    objection: Objection | None = None,
 ) -> dict[str, Assessment]:
     """Assess images (parents first). A child of an image that will be baked is known only when that is done."""
     found: dict[str, Assessment] = {}
     for image in images:
-        assessment = one_image(layout, factory, image, lock, forced=image.name in force)
+        assessment = one_image(layout, factory, image, lock, forced=image.name in force, objection=objection)
         parent = found.get(image.base) if image.layered else None
         if parent is not None and parent.decision.action == BAKE and assessment.decision.action != BAKE:
             reasons = (f"if its parent {image.base} turns out to have another digest",)

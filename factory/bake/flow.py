@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import partial
 
 from factory import lockfile, proc, spec
 from factory.bake import assess, journal, reaper
@@ -16,15 +17,16 @@ from factory.bake.plan import UNCHANGED
 from factory.bake.report import ImageResult, Report
 from factory.catalog.pending import pending
 from factory.errors import InterruptedRunError
-from factory.model import FactorySpec, ImageSpec, Layout
+from factory.model import FactorySpec, ImageSpec, Layout, Lock
+from factory.release import vouching
 
 
 def bake(layout: Layout, options: Options, listener: Listener) -> Report:
     """Bake what changed. Raises SpecError, LockError, UsageError; failures of images are in the report."""
-    factory, images, notes = _read(layout, options.names)
+    factory, images, notes = _read(layout, options, listener)
     if not options.refresh:
         lock = lockfile.read(layout.lock)
-        assessments = assess.all_images(layout, factory, images, lock, force=_forced(options, images))
+        assessments = _assess(layout, factory, images, lock, options)
         if all(found.decision.action == UNCHANGED for found in assessments.values()):
             if reaper.is_needed(layout):
                 notes += tuple(reaper.reap(layout))
@@ -35,25 +37,34 @@ def bake(layout: Layout, options: Options, listener: Listener) -> Report:
     return _bake(layout, factory, images, options, listener, notes)
 
 
-def plan(layout: Layout, options: Options) -> list[tuple[ImageSpec, assess.Assessment]]:
+def plan(layout: Layout, options: Options, listener: Listener) -> list[tuple[ImageSpec, assess.Assessment]]:
     """What `bake` would do, without doing any of it."""
-    factory, images, _ = _read(layout, options.names)
-    lock = lockfile.read(layout.lock)
-    found = assess.all_images(layout, factory, images, lock, force=_forced(options, images))
+    factory, images, _ = _read(layout, options, listener)
+    found = _assess(layout, factory, images, lockfile.read(layout.lock), options)
     return [(image, found[image.name]) for image in images]
 
 
-def _read(layout: Layout, names: Sequence[str]) -> tuple[FactorySpec, list[ImageSpec], tuple[str, ...]]:
+def _assess(
+    layout: Layout, factory: FactorySpec, images: Sequence[ImageSpec], lock: Lock, options: Options
+) -> dict[str, assess.Assessment]:
+    objection = vouching.objections(layout) if lock.images else None
+    return assess.all_images(layout, factory, images, lock, force=_forced(options, images), objection=objection)
+
+
+def _read(layout: Layout, options: Options, listener: Listener) -> tuple[FactorySpec, list[ImageSpec], tuple[str, ...]]:
     """images.toml, the images asked for with their ancestors, and what was mended after a killed run."""
     factory = spec.load(layout.root)
-    images = assess.with_ancestors(factory, spec.select(factory, names))
+    images = assess.with_ancestors(factory, spec.select(factory, options.names))
     notes: tuple[str, ...] = ()
     if pending(layout.catalog):
         from factory.catalog.database import Catalog
         from factory.catalog.record import recover
+        from factory.release import attest
+        from factory.release.signing import Signing
 
+        signing = Signing.open(layout, key=options.key, ask=options.ask, say=listener.note)
         with Catalog.open(layout.catalog) as catalog:
-            notes = tuple(recover(catalog, layout))
+            notes = tuple(recover(catalog, layout, partial(attest.publish, layout, signing, listener.note)))
     return factory, images, notes
 
 
@@ -74,12 +85,14 @@ def _bake(
 ) -> Report:
     from factory.bake.image import ImageBake  # with Packer, QEMU, the catalog: not for a bake of nothing
     from factory.bake.session import Session
+    from factory.release import attest
 
     with journal.Run(layout, options.command) as run:
         notes += tuple(reaper.reap(layout))
         for note in notes:
             listener.note(note)
         with Session.open(layout, factory, run, listener, options) as session:
+            attest.ready(layout, session.signing)
             if options.refresh:
                 notes += tuple(session.refresh(images))
             forced = _forced(options, images)
@@ -89,6 +102,7 @@ def _bake(
                 jobs=options.jobs,
                 listener=listener,
             )
+            notes += tuple(attest.renew_heads(layout, session.signing))
             report = Report(run.id, tuple(results[image.name] for image in images), notes)
             session.finish(report.exit_code)
             return report

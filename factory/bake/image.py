@@ -13,11 +13,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from factory import builders, namespace, proc
-from factory.bake import assess, checking, closure, journal, judge, key, plan, reaper, secrets
+from factory.bake import assess, attesting, checking, closure, journal, judge, key, plan, reaper, secrets
 from factory.bake.parents import Parent, parent_of, tree_path
 from factory.bake.recording import bake_record, locked_image
 from factory.bake.report import ImageResult
@@ -25,7 +26,6 @@ from factory.bake.sealed import Sealed, sealed_of
 from factory.bake.session import Session
 from factory.builders import BuildJob, Provisioned, qemu, tree_env
 from factory.catalog import events
-from factory.catalog.record import record_bake
 from factory.digest import Digest
 from factory.disk import formats, work
 from factory.disk.image import DiskPlan
@@ -41,6 +41,8 @@ from factory.errors import (
 from factory.model import ImageSpec, Lock, LockedImage, Package
 from factory.provision import read_tasks
 from factory.redact import Redactor
+from factory.release import vouching
+from factory.verify.report import VerifyReport
 from factory.vm.session import Way
 from factory.vm.way import way_into
 
@@ -59,6 +61,7 @@ class ImageBake:
         self.notes: list[str] = []
         self.reasons: tuple[str, ...] = ()
         self.seen = Lock()  # the lock that the decision was made by
+        self.started_at = datetime.now(UTC).replace(microsecond=0)
 
     def result(self) -> ImageResult:
         """Bake, verify or leave the image as its assessment says."""
@@ -100,7 +103,10 @@ class ImageBake:
         session, image = self.session, self.image
         closure.forget()
         self.seen = session.lock()
-        found = assess.one_image(session.layout, session.factory, image, self.seen, forced=self.forced)
+        objection = vouching.objections(session.layout)
+        found = assess.one_image(
+            session.layout, session.factory, image, self.seen, forced=self.forced, objection=objection
+        )
         self.reasons = found.decision.reasons
         session.run.event("decided", image=self.id, action=found.decision.action, reasons=list(self.reasons))
         if found.decision.action == plan.UNCHANGED:
@@ -108,13 +114,19 @@ class ImageBake:
             return plan.UNCHANGED, found.locked
         if found.decision.action == plan.FETCH and found.locked is not None:
             if self._fetch(found.locked):
-                found = assess.one_image(session.layout, session.factory, image, session.lock(), forced=False)
+                found = assess.one_image(
+                    session.layout, session.factory, image, session.lock(), forced=False, objection=objection
+                )
                 if found.decision.action == plan.UNCHANGED and found.locked is not None:
                     self.reasons = (*self.reasons, "fetched")
                     return plan.UNCHANGED, found.locked
             else:
                 self.reasons = (*self.reasons, "and cannot be fetched")
-        if found.decision.action == plan.VERIFY and found.locked is not None:
+        if (
+            found.decision.action == plan.VERIFY
+            and found.locked is not None
+            and attesting.can_sign_again(session, found.locked, objected=objection(found.locked) is not None)
+        ):
             return "verified", self._verify_again(found.locked, found.inputs)
         return "baked", self._bake(found)
 
@@ -131,6 +143,7 @@ class ImageBake:
         values = secrets.read(self.session.layout, self.image)
         with self._stage("base"):
             parent = parent_of(self.session, self.image, self.work)
+            line = attesting.line_of(self.session, self.image, parent.digest)
             inputs = found.inputs.with_base(parent.key_parts)
         expected = assess.expected_packages(found.locked)
         stages = journal.Stages(self.work, inputs.bake_key, values)
@@ -157,7 +170,7 @@ class ImageBake:
         locked = locked_image(self.image, sealed, disk, parent.digest)
         self._judge_digest(found.locked, locked)
         try:
-            self._verify(locked, values, Way(**disk["way"]))
+            report = self._verify(locked, values, Way(**disk["way"]))
         except checking.LeakError:
             stages.forget("seal", "disk")
             self._destroy(locked)
@@ -166,7 +179,12 @@ class ImageBake:
         with self._stage("record"):
             for name in {*locked.artifacts.values(), locked.tree}:
                 self.session.share(Digest(name))
-            self._record(locked, sealed, parent)
+            record = bake_record(
+                self.session.factory, self.image, locked, self.session.run.id, sealed.inputs,
+                installed=sealed.installed, base=parent.locked_base,
+            )  # fmt: skip
+            attested = attesting.of_bake(self.session, record, line, report, sealed.installed, self.started_at)
+            attesting.record(self.session, record, attested, self.seen)
         namespace.remove(self.work)
         return locked
 
@@ -306,9 +324,9 @@ class ImageBake:
         formats.convert(raw, format_, stored)
         return stored
 
-    def _verify(self, locked: LockedImage, values: dict[str, str], way: Way | None = None) -> None:
+    def _verify(self, locked: LockedImage, values: dict[str, str], way: Way | None = None) -> VerifyReport:
         with self._stage("verify"):
-            checking.verify(
+            return checking.verify(
                 self.session, checking.Subject(self.image, locked, self.logs, self.work / "verify", way, values)
             )
 
@@ -316,24 +334,16 @@ class ImageBake:
         values: dict[str, str] = {}
         with suppress(FactoryError):
             values = secrets.read(self.session.layout, self.image)
-        self._verify(locked, values)
+        report = self._verify(locked, values)
         verified = replace(locked, inputs={**locked.inputs, "checks": inputs.digests["checks"]})
         with self._stage("record"):
             session = self.session
             record = bake_record(
                 session.factory, self.image, verified, session.run.id, inputs.parts, verified_only=True
             )
-            record_bake(session.catalog, session.layout, record, self.seen)
+            attesting.record(session, record, attesting.again(session, self.image, record, report), self.seen)
         namespace.remove(self.work)
         return verified
-
-    def _record(self, locked: LockedImage, sealed: Sealed, parent: Parent) -> None:
-        session = self.session
-        record = bake_record(
-            session.factory, self.image, locked, session.run.id, sealed.inputs,
-            installed=sealed.installed, base=parent.locked_base,
-        )  # fmt: skip
-        record_bake(session.catalog, session.layout, record, self.seen)
 
     # --- judgements
 

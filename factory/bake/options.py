@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line asks for. `locked`: a digest that differs from the locked one is an error."""
+    """What the command line asks for. `locked`: a digest that differs from the locked one is an error.
+
+    `key`: the name of the key that is to sign; `ask`: who knows the passphrase of a key.
+    """
 
     names: tuple[str, ...] = ()
     force: bool = False
@@ -18,6 +22,8 @@ class Options:
     wait: bool = True
     locked: bool = False
     command: str = "bake"
+    key: str | None = None
+    ask: Callable[[str], bytes | None] | None = None
 
 
 class Listener(Protocol):

@@ -39,8 +39,13 @@ class Decision:
     reasons: tuple[str, ...] = ()
 
 
-def decide(inputs: Inputs, locked: LockedImage | None, *, present: bool, forced: bool) -> Decision:
-    """What to do with an image whose parent is done. `present`: all its locked artifacts are in the store here."""
+def decide(
+    inputs: Inputs, locked: LockedImage | None, *, present: bool, forced: bool, objection: str | None = None
+) -> Decision:
+    """What to do with an image whose parent is done. `present`: all its locked artifacts are in the store here.
+
+    `objection`: why what is signed for it does not count, None where it does.
+    """
     if locked is None:
         return Decision(BAKE, ("never baked",))
     if forced:
@@ -51,6 +56,8 @@ def decide(inputs: Inputs, locked: LockedImage | None, *, present: bool, forced:
         return Decision(FETCH, ("its artifact is not in the store here",))
     if inputs.digests["checks"] != locked.inputs.get("checks"):
         return Decision(VERIFY, ("checks changed",))
+    if objection is not None:
+        return Decision(VERIFY, (f"to be signed: {objection}",))
     return Decision(UNCHANGED)
 
 

@@ -25,6 +25,7 @@ from factory.catalog.database import Catalog
 from factory.digest import Digest
 from factory.errors import StoreError
 from factory.model import BaseSpec, FactorySpec, ImageSpec, Layout, Lock, Package
+from factory.release.signing import Signing
 from factory.store import Store
 
 
@@ -40,6 +41,7 @@ class Session:
     proxy: AptProxy
     store: Store
     catalog: Catalog
+    signing: Signing
 
     @classmethod
     @contextmanager
@@ -52,7 +54,8 @@ class Session:
             catalog = stack.enter_context(Catalog.open(layout.catalog))
             events.begin_run(catalog, run.id, run.command)
             proxy = stack.enter_context(AptProxy(layout.cache / "apt"))
-            yield cls(layout, factory, run, listener, options, proxy, Store(layout.store), catalog)
+            signing = Signing.open(layout, key=options.key, ask=options.ask, say=listener.note)
+            yield cls(layout, factory, run, listener, options, proxy, Store(layout.store), catalog, signing)
 
     def finish(self, exit_code: int) -> None:
         """Note how the run ended."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from factory import lockfile
 from factory.catalog.database import Catalog
-from factory.catalog.record import InputFile
+from factory.catalog.record import InputFile, InstalledPackage
 from factory.digest import Digest
 from factory.model import Lock, LockedImage
 
@@ -34,6 +34,12 @@ def image(catalog: Catalog, digest: str) -> KnownImage | None:
     sql = "SELECT *, (SELECT min(baked_at) FROM bakes WHERE bakes.digest = images.digest) AS baked_at FROM images"
     rows = catalog.query(sql + " WHERE digest = ?", [digest])
     return KnownImage(**{**rows[0], "facts": json.loads(rows[0]["facts"])}) if rows else None
+
+
+def packages(catalog: Catalog, digest: str) -> list[InstalledPackage]:
+    """All packages that are installed in an image; empty where this catalog does not know it."""
+    sql = "SELECT name, version, arch, source, source_version, sha256 FROM image_packages WHERE image = ?"
+    return [InstalledPackage(**row) for row in catalog.query(sql + " ORDER BY name, arch", [digest])]
 
 
 def input_files(catalog: Catalog, locked: LockedImage) -> list[InputFile]:

@@ -1,15 +1,16 @@
 """Keeps images.lock and the catalog in step, through kill -9 and with several processes at once.
 
-The order is: intent (the old entries, and the whole record) -> images.lock -> catalog, all of it while holding one lock
-file, so that an intent seen open by whoever holds that file is a dead process's. The artifacts are in the store before:
-they were booted from there. `recover` rolls forward where the lock still holds the old entries, completes the catalog
-where it holds the new ones, and only reports, once, where it holds something else, such as after a `git checkout`.
+The order is: intent (the old entries, and the whole record) -> images.lock -> trust/ (`publish`) -> catalog, all of it
+while holding one lock file, so that an intent seen open by whoever holds that file is a dead process's. The artifacts
+are in the store before: they were booted from there. `recover` rolls forward where the lock still holds the old ones,
+completes trust/ and the catalog where it holds the new ones, and only reports, once, where it holds others, such
+as after a `git checkout`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ class BakeRecord:
 
     `image` is the new entry of images.lock; `base` that of the base below it, where this bake locks it too. `facts` is
     what images.toml said, JSON-able. `base_kind` is `image` for a layered one. `baked_at` is UTC, ISO 8601.
+    `ticket`: its deploy ticket, as the file in trust/ has it.
     """
 
     image: LockedImage
@@ -64,6 +66,7 @@ class BakeRecord:
     facts: Mapping[str, Any] = field(default_factory=dict)
     packages: tuple[InstalledPackage, ...] = ()
     inputs: tuple[InputFile, ...] = ()
+    ticket: str = ""
 
     @property
     def entries(self) -> list[LockedBase | LockedImage]:
@@ -71,8 +74,14 @@ class BakeRecord:
         return [self.image] if self.base is None else [self.base, self.image]
 
 
-def record_bake(catalog: Catalog, layout: Layout, record: BakeRecord, seen: Lock | None = None) -> Lock:
-    """Record a bake in images.lock and the catalog; the lock as it then is.
+Publish = Callable[[BakeRecord], None]
+"""Puts what was signed of a recorded image into trust/; may be called again after a kill."""
+
+
+def record_bake(
+    catalog: Catalog, layout: Layout, record: BakeRecord, seen: Lock | None = None, *, publish: Publish | None = None
+) -> Lock:
+    """Record a bake in images.lock, trust/ and the catalog; the lock as it then is.
 
     `seen` is the lock that the bake began with: what a refresh has pinned since then stays.
     StoreError where an artifact is not in the store; LockError, CatalogError. Nothing is recorded then.
@@ -86,6 +95,8 @@ def record_bake(catalog: Catalog, layout: Layout, record: BakeRecord, seen: Lock
         lockfile.dumps(new)
         intent = _begin(catalog, record, lock)
         lockfile.write(layout.lock, new)
+        if publish is not None:
+            publish(record)
         _finish(catalog, layout, record, intent, "done")
         return new
 
@@ -102,17 +113,20 @@ def _keeping_refreshed(record: BakeRecord, lock: Lock, seen: Lock) -> BakeRecord
     return record
 
 
-def recover(catalog: Catalog, layout: Layout) -> list[str]:
+def recover(catalog: Catalog, layout: Layout, publish: Publish | None = None) -> list[str]:
     """Bring what killed processes left half recorded to its end; what was done, or is for people to look at."""
     with files.exclusive(_guard(layout)):
         files.temporary_of(layout.lock).unlink(missing_ok=True)
         rows = catalog.query("SELECT id, old, record FROM open_intents ORDER BY id")
         return [
-            _recover(catalog, layout, row["id"], lockfile.loads(row["old"]), _from_json(row["record"])) for row in rows
+            _recover(catalog, layout, row["id"], lockfile.loads(row["old"]), _from_json(row["record"]), publish)
+            for row in rows
         ]
 
 
-def _recover(catalog: Catalog, layout: Layout, intent: int, old: Lock, record: BakeRecord) -> str:
+def _recover(
+    catalog: Catalog, layout: Layout, intent: int, old: Lock, record: BakeRecord, publish: Publish | None
+) -> str:
     who = f"{record.image.name}/{record.image.arch}"
     lock = lockfile.read(layout.lock)
     new = lockfile.with_entries(lock, record.entries)
@@ -125,6 +139,8 @@ def _recover(catalog: Catalog, layout: Layout, intent: int, old: Lock, record: B
         except StoreError as error:
             return _abandon(catalog, intent, f"{who}: a killed run had baked it, but {error.message}; not recorded")
         lockfile.write(layout.lock, new)
+    if publish is not None:
+        publish(record)
     message = f"{who}: completed the record of {record.image.digest}, which a killed run had begun"
     _finish(catalog, layout, record, intent, "recovered", message)
     return message

@@ -22,10 +22,12 @@ from factory.cli import output
 from factory.errors import FactoryError, InterruptedRunError, ToolError, UsageError
 
 COMMANDS = {
+    "attest": ("factory.cli.attest", "What is signed about an image: show it, check it."),
     "bake": ("factory.cli.bake", "Bake what changed, parents first."),
     "boot": ("factory.cli.images", "Start a disposable guest to look around in."),
     "channels": ("factory.cli.channels", "What stands in each channel; sign heads before they expire."),
     "doctor": ("factory.cli.host", "What this host can do, and what to install."),
+    "export": ("factory.cli.export", "One trusted image as a folder, for an air gap."),
     "fetch": ("factory.cli.images", "Get an image's bytes from the shared store."),
     "init": ("factory.cli.host", "Lay out a new factory."),
     "key": ("factory.cli.key", "Make, list, rotate and withdraw the keys that sign."),

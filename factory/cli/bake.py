@@ -8,6 +8,7 @@ import click
 
 from factory.bake.options import Options
 from factory.cli import output
+from factory.cli.key import ask_known
 from factory.cli.progress import Progress
 from factory.model import Layout
 
@@ -26,6 +27,7 @@ from factory.model import Layout
     is_flag=True,
     help="Keep the tree or disk that a failed playbook left, and say how to get in.",
 )
+@click.option("--key", metavar="NAME", help="The key that signs.  [default: the one here that may]")
 @click.option("--no-wait", is_flag=True, help="Fail (exit 7) where another run is baking the same image.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @click.pass_obj
@@ -36,7 +38,7 @@ def bake(obj: dict[str, Any], /, as_json: bool, dry_run: bool, no_wait: bool, **
     """
     from factory.bake import flow
 
-    options = Options(wait=not no_wait, command="bake", **chosen)
+    options = Options(wait=not no_wait, command="bake", ask=ask_known, **chosen)
     layout = Layout(obj["folder"].resolve())
     if dry_run:
         return _dry_run(layout, options, as_json)
@@ -65,7 +67,8 @@ def _summary(report: Any) -> str:
 def _dry_run(layout: Layout, options: Options, as_json: bool) -> int:
     from factory.bake import flow
 
-    planned = flow.plan(layout, options)
+    with Progress(quiet=True) as progress:
+        planned = flow.plan(layout, options, progress)
     if as_json:
         images = [
             {"name": image.name, "arch": image.arch, "action": found.decision.action,

@@ -7,7 +7,7 @@ that nothing names any more. A kill in between leaves the next run little to tid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -16,7 +16,7 @@ from factory.catalog import attestations
 from factory.catalog.database import Catalog
 from factory.digest import Digest, is_digest
 from factory.errors import ExpiredError, TrustError, UsageError
-from factory.model import ImageSpec, Layout
+from factory.model import Layout
 from factory.release import standing
 from factory.release.resolve import locate
 from factory.release.signing import Signing
@@ -94,28 +94,22 @@ def promote(layout: Layout, asked: Asked, signing: Signing, now: datetime | None
 
 
 def promote_verified(
-    layout: Layout, images: Iterable[ImageSpec], signing: Signing, say: Callable[[str], None]
-) -> list[Outcome]:
-    """After a bake: move each image's own channel on to it where nobody need approve; what cannot be done is said."""
-    moved = []
-    for image in images:
-        if image.channel is None:
-            continue
-        who = f"{image.name}/{image.arch}"
-        try:
-            rule = judgement.channel_rule(signing.policy, image.channel)
-            if rule.approvals:
-                say(
-                    f"{who}: {rule.name} needs {rule.approvals} approved: factory promote {image.name} --to {rule.name}"
-                )
-                continue
-            outcome = promote(layout, Asked(who, rule.name), signing)
-        except (TrustError, UsageError) as error:
-            say(f"{who}: not promoted to {image.channel}: {error.message}" + (f" ({error.hint})" if error.hint else ""))
-            continue
-        if outcome.status != UNCHANGED:
-            moved.append(outcome)
-    return moved
+    layout: Layout, who: str, channel: str, signing: Signing, say: Callable[[str], None]
+) -> Outcome | None:
+    """After a bake: move the own channel of NAME/ARCH on to it where nobody need approve.
+
+    None where it did not move; why it could not is said.
+    """
+    try:
+        rule = judgement.channel_rule(signing.policy, channel)
+        if rule.approvals:
+            say(f"{who}: {channel} needs {rule.approvals} approved: factory promote {who} --to {channel}")
+            return None
+        outcome = promote(layout, Asked(who, channel), signing)
+    except (TrustError, UsageError) as error:
+        say(f"{who}: not promoted to {channel}: {error.message}" + (f" ({error.hint})" if error.hint else ""))
+        return None
+    return None if outcome.status == UNCHANGED else outcome
 
 
 def _case(layout: Layout, found: Standing, catalog: Catalog, asked: Asked, now: datetime) -> _Case:

@@ -19,7 +19,7 @@ from factory.catalog import attestations
 from factory.catalog.database import Catalog
 from factory.digest import Digest
 from factory.errors import ExpiredError, RevokedError, UnsignedError
-from factory.model import ImageSpec, Layout, Lock, LockedBase, LockedImage
+from factory.model import Layout, Lock, LockedBase, LockedImage
 from factory.release import promote, refresh, revoke, signing, standing
 from factory.release.signing import Signing
 from factory.trust import dsse, heads, judgement, promotions, ticket
@@ -405,14 +405,11 @@ def test_tickets_of_proposals_and_of_what_cannot_be_read_stay(clones: Clones) ->
 def test_promote_verified_moves_free_channels_only(clones: Clones) -> None:
     robot, _, _ = clones
     said: list[str] = []
-    spec = ImageSpec("web", "amd64", "hardened", layered=True, builder="rootfs", playbook="p", channel="dev")
-    (moved,) = promote.promote_verified(robot.layout, [spec], robot.signing, said.append)
+    moved = promote.promote_verified(robot.layout, "web/amd64", "dev", robot.signing, said.append)
+    assert moved is not None
     assert (moved.status, said) == ("promoted", [])
-    assert promote.promote_verified(robot.layout, [spec], robot.signing, said.append) == []
-    for channel in ("prod", "none"):
-        assert (
-            promote.promote_verified(robot.layout, [replace(spec, channel=channel)], robot.signing, said.append) == []
-        )
+    for channel in ("dev", "prod", "none"):
+        assert promote.promote_verified(robot.layout, "web/amd64", channel, robot.signing, said.append) is None
     assert "prod needs 2" in said[0]
     assert "says nothing of a channel none" in said[1]
 

@@ -110,6 +110,7 @@ def test_keyid_may_be_absent() -> None:
     "keyid",
     ["x", " ", "alice", OTHER.public.fingerprint, EC.public.fingerprint, ED.public.fingerprint.upper(),
      ED.public.fingerprint + " ", ED.public.fingerprint + "\x00", ED.public.fingerprint[:-1]],
+    ids=["letter", "space", "name", "another's", "another kind's", "capitals", "with a space", "with a zero", "short"],
 )  # fmt: skip
 def test_keyid_that_does_not_fit_the_key_voids_its_signature(keyid: str) -> None:
     envelope = reparsed(lambda data: data["signatures"][0].update(keyid=keyid))

@@ -18,7 +18,8 @@ from factory.trust.signers import file
 
 P = 2**255 - 19
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
-ED_PRIVATE, EC_PRIVATE = ed25519.Ed25519PrivateKey.generate(), ec.generate_private_key(ec.SECP256R1())
+ED_PRIVATE = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+EC_PRIVATE = ec.derive_private_key(7, ec.SECP256R1())  # the same in every process: tests are named after their text
 BOTH = (ED_PRIVATE, EC_PRIVATE)
 ED, EC = (keys.from_cryptography(private.public_key()) for private in BOTH)
 
