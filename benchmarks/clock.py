@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 Action = Callable[[], object]
 
@@ -22,6 +23,11 @@ class Measured:
     load: float
     stages: Mapping[str, float] = field(default_factory=dict)
     peak_mib: float | None = None
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Measured:
+        """What `as_json` gave, rounded."""
+        return cls(**entry)
 
     def as_json(self) -> dict[str, object]:
         """The entry of results.json."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import secrets
 import sys
 import tempfile
 import time
@@ -293,9 +294,10 @@ def main() -> int:
     """Fuzz for a time; the exit code is 1 where anything came out that should not."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fuzz_trust", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="the same inputs again")
     parser.add_argument("--only", default="", help="targets whose name contains this")
     asked = parser.parse_args()
+    print(f"seed {asked.seed}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         run = Run([target for target in targets(Path(folder)) if asked.only in target.name], asked.seed)
         end = time.monotonic() + asked.seconds

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from benchmarks.clock import Measured, median
+from benchmarks.deploy import Deploy
 from benchmarks.factory_bake import TO_DISK
 from benchmarks.machine import Machine
+from factory.errors import UsageError
 
 TARGET_TO_DISK = 0.20
 TARGET_ALL = 0.45
 TARGET_NOTHING_S = 1.0
 TARGET_HELP_S = 0.150
 TARGET_PEAK_MIB = 200
+TARGET_RESOLVE = 8.0
+TARGET_RESOLVE_MANY = 1.5
+TARGET_TICKETS_PER_S = 500.0
+
+PER_SECOND = "/s"
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,7 @@ class Quick:
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table. `target` is an upper bound; None where there is none."""
+    """One line of the table. `target` is an upper bound (a rate's: a lower one); None where there is none."""
 
     name: str
     value: float
@@ -37,21 +45,30 @@ class Figure:
 
     @property
     def reached(self) -> bool | None:
-        return None if self.target is None else self.value <= self.target
+        if self.target is None:
+            return None
+        return self.value >= self.target if self.unit == PER_SECOND else self.value <= self.target
 
     @property
     def cells(self) -> tuple[str, str, str]:
-        target = "" if self.target is None else f"<= {_number(self.target, self.unit)}"
+        bound = ">=" if self.unit == PER_SECOND else "<="
+        target = "" if self.target is None else f"{bound} {_number(self.target, self.unit)}"
         verdict = {None: "", True: "reached", False: "MISSED"}[self.reached]
         return _number(self.value, self.unit), target, verdict
 
 
 @dataclass(frozen=True)
 class Results:
-    """A whole measurement; the two sequences are of the same length, and empty where only the quick part ran."""
+    """A whole measurement; the two sequences are of the same length, and empty where only the quick part ran.
+
+    `quick_on`, `bakes_on`: the days (YYYY-MM-DD) on which the parts were measured.
+    """
 
     machine: Machine
     quick: Quick
+    deploy: Deploy
+    quick_on: str
+    bakes_on: str = ""
     by_hand: Sequence[Measured] = ()
     by_factory: Sequence[Measured] = ()
 
@@ -63,6 +80,7 @@ class Results:
             Figure("  as a multiple of an empty Python program", quick.nothing_s / quick.python_s, "x"),
             Figure("factory --help", quick.help_s, "s", TARGET_HELP_S),
             Figure("  as a multiple of an empty Python program", quick.help_s / quick.python_s, "x"),
+            *_deploy_figures(self.deploy),
         ]
         if not self.by_factory:
             return figures
@@ -98,7 +116,33 @@ class Results:
             "handwritten": [run.as_json() for run in self.by_hand],
             "factory": [run.as_json() for run in self.by_factory],
             "quick": vars(self.quick),
+            "deploy": vars(self.deploy),
+            "measured": {"quick": self.quick_on, "bakes": self.bakes_on},
         }  # fmt: skip
+
+
+def with_bakes(results: Results, stored: Mapping[str, Any]) -> Results:
+    """The results of a quick run, with the bakes of an earlier results.json. UsageError where it is of another machine.
+
+    Figures of two machines say nothing beside each other.
+    """
+    before = Machine(**stored["machine"])
+    if before != results.machine:
+        raise UsageError(f"the bakes were measured on another machine: {before}", hint="measure everything: make bench")
+    by_hand, by_factory = (tuple(map(Measured.from_json, stored[key])) for key in ("handwritten", "factory"))
+    return replace(results, by_hand=by_hand, by_factory=by_factory, bakes_on=stored["measured"]["bakes"])
+
+
+def _deploy_figures(deploy: Deploy) -> list[Figure]:
+    many, images = "factory resolve --frozen", f"{deploy.images} images locked"
+    return [
+        Figure(f"{many}, one image locked", deploy.one_s, "s"),
+        Figure("  as a multiple of an empty Python program", deploy.one_s / deploy.python_s, "x", TARGET_RESOLVE),
+        Figure(f"{many}, {images}", deploy.many_s, "s"),
+        Figure("  against one image locked", deploy.many_s / deploy.one_s, "", TARGET_RESOLVE_MANY),
+        Figure(f"{many}, {images}, from a channel of as many", deploy.channel_s, "s"),
+        Figure(f"tickets of {deploy.checks} checks verified", deploy.tickets_per_s, PER_SECOND, TARGET_TICKETS_PER_S),
+    ]
 
 
 def to_disk_s(run: Measured) -> float:
@@ -127,6 +171,8 @@ def document(results: Results) -> str:
         "",
         "Written by `make bench`; the figures are medians. The machine:",
         f"{results.machine}.",
+        f"The bakes were measured on {results.bakes_on}, all the rest (start-up, `factory resolve`, tickets) on",
+        f"{results.quick_on}; `.venv/bin/python -m benchmarks.run --quick --merge` measures that rest anew.",
         "",
         "| | | target | |",
         "| --- | ---: | --- | --- |",
@@ -142,6 +188,11 @@ def document(results: Results) -> str:
         "  copy. Packer's own compression (zlib) is off; `qemu-img` packs the disk with zstd. It verifies nothing.",
         "- The factory: `factory bake web --force`. From render to disk are the stages base, provision, seal and disk,",
         "  the digest and its proof from the stored file included. With boot and checks is the whole command.",
+        "",
+        "A deploy job: `factory resolve web --frozen` is a whole process, from start to end, in turns with an empty",
+        "Python program and with the other resolves; `web` is the last image of the lock. Every image there has 40",
+        f"packages; 20 images are revoked. A ticket is of {results.deploy.checks} checks and a playbook of 40 files,",
+        "has three Ed25519 signatures, and is loaded and verified in one process, as are a thousand others.",
         "",
         "## Each run",
         "",
@@ -171,6 +222,8 @@ def _runs(title: str, runs: Sequence[Measured]) -> list[str]:
 def _number(value: float, unit: str) -> str:
     if unit == "s":
         return f"{value * 1000:.0f} ms" if value < 2 else f"{value:.1f} s"
+    if unit == PER_SECOND:
+        return f"{value:.0f}{unit}"
     if unit == "MiB":
         return f"{value:.0f} MiB"
     return f"{value:.2f}{unit}" if unit != "x" else f"{value:.1f}x"

@@ -1,8 +1,9 @@
-"""`make bench`: a hand-written Packer build of `web` against the factory's bake of it; and a bake of nothing.
+"""`make bench`: a hand-written Packer build of `web` against the factory's bake of it; a bake of nothing; a deploy job.
 
-    python -m benchmarks.run [--repeat N] [--factory DIR] [--scratch DIR] [--quick]
+    python -m benchmarks.run [--repeat N] [--factory DIR] [--scratch DIR] [--quick [--merge]]
 
-Prints a table; writes `benchmarks/results.json` and `docs/benchmarks.md`. Everything runs on a copy of the factory.
+Prints a table; writes `benchmarks/results.json` and `docs/benchmarks.md`. Bakes run on a copy of the factory, the rest
+on factories made for it.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import factory_bake, handwritten_build, machine, report, unchanged
+from benchmarks import deploy, factory_bake, handwritten_build, machine, report, unchanged
 from benchmarks.clock import Measured
 from benchmarks.report import Quick, Results
-from benchmarks.scratch import FACTORY, REPOSITORY, copy_of
+from benchmarks.scratch import FACTORY, REPOSITORY, copy_of, empty
 from factory.errors import FactoryError
 from factory.model import Layout
 
@@ -33,7 +36,7 @@ def main() -> int:
         print(f"error: {error.message}", file=sys.stderr)
         return error.exit_code
     print("\n" + report.table(results))
-    if not chosen.quick:
+    if chosen.merge or not chosen.quick:
         chosen.out.write_text(json.dumps(results.as_json(), indent=2) + "\n")
         chosen.document.parent.mkdir(exist_ok=True)
         chosen.document.write_text(report.document(results))
@@ -42,11 +45,19 @@ def main() -> int:
 
 
 def _measure(chosen: argparse.Namespace) -> Results:
-    with copy_of(chosen.factory, chosen.scratch, keep=chosen.keep) as layout:
+    stored = json.loads(chosen.out.read_text()) if chosen.merge else None
+    with empty(chosen.scratch, keep=chosen.keep) as layout:
         _say("start-up, and a bake of nothing")
         quick = _quick(layout)
-        if chosen.quick:
-            return Results(machine.describe(layout), quick)
+        _say("a deploy job")
+        results = Results(machine.describe(layout), quick, deploy.measure(layout.state / "deploy"), _today())
+    if stored is not None:
+        return report.with_bakes(results, stored)
+    return results if chosen.quick else _with_bakes(results, chosen)
+
+
+def _with_bakes(results: Results, chosen: argparse.Namespace) -> Results:
+    with copy_of(chosen.factory, chosen.scratch, keep=chosen.keep) as layout:
         _say(f"warming up: whatever {IMAGE} still lacks is baked")
         factory_bake.warm_up(layout, IMAGE)
         prepared = handwritten_build.prepare(layout, layout.state / "handwritten")
@@ -59,7 +70,7 @@ def _measure(chosen: argparse.Namespace) -> Results:
             _say(f"run {number} of {chosen.repeat}: factory bake {IMAGE} --force")
             by_factory.append(factory_bake.bake(layout, IMAGE))
             _say(f"  {report.one(by_factory[-1])}")
-        return Results(machine.describe(layout), quick, tuple(by_hand), tuple(by_factory))
+        return replace(results, by_hand=tuple(by_hand), by_factory=tuple(by_factory), bakes_on=_today())
 
 
 def _quick(layout: Layout) -> Quick:
@@ -78,12 +89,19 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--factory", type=Path, default=REPOSITORY, help="the factory whose caches are copied")
     parser.add_argument("--scratch", type=Path, default=REPOSITORY / ".factory" / "bench", help="where the copy goes")
     parser.add_argument("--keep", action="store_true", help="keep the copy")
-    parser.add_argument("--quick", action="store_true", help="only start-up and the bake of nothing; writes nothing")
+    parser.add_argument("--quick", action="store_true", help="only what needs no bake; writes nothing")
+    parser.add_argument("--merge", action="store_true", help="with --quick: write it, with the bakes of --out as it is")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "benchmarks" / "results.json")
     parser.add_argument("--document", type=Path, default=REPOSITORY / "docs" / "benchmarks.md")
     chosen = parser.parse_args()
+    if chosen.merge and not chosen.quick:
+        parser.error("--merge goes with --quick: a full run measures everything")
     chosen.factory, chosen.scratch = chosen.factory.resolve(), chosen.scratch.resolve()
     return chosen
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()
 
 
 def _say(text: str) -> None:

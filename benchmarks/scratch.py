@@ -24,15 +24,21 @@ _NOT_NEEDED = ("tests", "bench", "soak")
 @contextmanager
 def copy_of(original: Path, folder: Path, *, keep: bool = False) -> Iterator[Layout]:
     """A copy of the factory `original` in `folder`, which is made anew, and removed at the end unless `keep`."""
-    namespace.remove(folder)
-    folder.mkdir(parents=True)
-    try:
-        copy = Layout(folder)
+    with empty(folder, keep=keep) as copy:
         for name in _SOURCES:
             if (original / name).exists():
                 proc.run(["cp", "-a", "--", str(original / name), str(folder)])
         _copy_warmth(Layout(original), copy)
         yield copy
+
+
+@contextmanager
+def empty(folder: Path, *, keep: bool = False) -> Iterator[Layout]:
+    """An empty `folder`, which is made anew, and removed at the end unless `keep`."""
+    namespace.remove(folder)
+    folder.mkdir(parents=True)
+    try:
+        yield Layout(folder)
     finally:
         if not keep:
             namespace.remove(folder)

@@ -49,17 +49,22 @@ def read(path: Path) -> Lock:
 
 
 def find(path: Path, name: str) -> list[LockedImage]:
+    """As `find_in`, in a file; nothing where there is none."""
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return _of_name(read(path), name)
+    return find_in(text, name, path.name)
+
+
+def find_in(text: str, name: str, file: str = "images.lock") -> list[LockedImage]:
     """The entries of one image, an architecture each, without reading those of others: for a deploy job's quick answer.
 
     A lock that is not written as `dumps` writes it is read as a whole. LockError as by `read`, but faults inside other
     entries are not seen.
     """
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError):
-        return _of_name(read(path), name)
     alone = _entries_alone(text, name)
-    return _of_name(loads(text if alone is None else alone, path.name), name)
+    return _of_name(loads(text if alone is None else alone, file), name)
 
 
 def _of_name(lock: Lock, name: str) -> list[LockedImage]:

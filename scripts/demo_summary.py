@@ -12,11 +12,13 @@ from typing import Any
 FACTORY = ".venv/bin/factory"
 
 NEXT = (
+    (f"{FACTORY} resolve web", "the one trusted image for a deploy job, or the reason why not"),
+    (f"{FACTORY} attest show web", "what was signed of it, and by whom"),
     (f"{FACTORY} boot web", "a disposable guest of it to look around in; Ctrl-C ends it"),
     (f"{FACTORY} verify web", "boot the stored file again and run its checks"),
     (f"{FACTORY} logs web", "its tasks, its checks, where its console log is"),
     (f"{FACTORY} why web", "what differs from its locked bake: nothing, until you change something"),
-    ("git diff images.lock", "what was baked, for review"),
+    ("git diff --stat images.lock trust", "what was baked and signed, for review"),
 )
 CHANGE = (
     ("echo '<p>Hello.</p>' >> playbooks/roles/web/templates/index.html.j2", ""),
@@ -35,7 +37,7 @@ def main() -> int:
     images: list[dict[str, Any]] = json.loads(chosen.report.read_text())["images"]
     lines = [_headline(images, refreshed=chosen.refreshed), ""]
     lines += _table(images)
-    lines += ["", "Each of them booted and passed its checks before images.lock named it.", "", _bold("Try next")]
+    lines += ["", "Each of them booted and passed its checks before it was signed and images.lock named it.", "", _bold("Try next")]
     lines += _commands(NEXT)
     lines += ["", _bold("Change a task, and only what depends on it is baked again")]
     lines += _commands(CHANGE)

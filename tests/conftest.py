@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # benchmarks/ is no part of what is installed
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -26,8 +26,10 @@ def bake(layout: Layout, options: Options, listener: Listener) -> Report:
     factory, images, notes = _read(layout, options, listener)
     if not options.refresh:
         lock = lockfile.read(layout.lock)
-        assessments = _assess(layout, factory, images, lock, options)
+        counts = vouching.read(layout)
+        assessments = _assess(layout, factory, images, lock, options, counts)
         if all(found.decision.action == UNCHANGED for found in assessments.values()):
+            notes += _withdrawn(counts, images, lock)
             if reaper.is_needed(layout):
                 notes += tuple(reaper.reap(layout))
             for note in notes:
@@ -40,15 +42,20 @@ def bake(layout: Layout, options: Options, listener: Listener) -> Report:
 def plan(layout: Layout, options: Options, listener: Listener) -> list[tuple[ImageSpec, assess.Assessment]]:
     """What `bake` would do, without doing any of it."""
     factory, images, _ = _read(layout, options, listener)
-    found = _assess(layout, factory, images, lockfile.read(layout.lock), options)
+    found = _assess(layout, factory, images, lockfile.read(layout.lock), options, vouching.read(layout))
     return [(image, found[image.name]) for image in images]
 
 
 def _assess(
-    layout: Layout, factory: FactorySpec, images: Sequence[ImageSpec], lock: Lock, options: Options
+    layout: Layout,
+    factory: FactorySpec,
+    images: Sequence[ImageSpec],
+    lock: Lock,
+    options: Options,
+    counts: vouching.Vouching,
 ) -> dict[str, assess.Assessment]:
-    objection = vouching.objections(layout) if lock.images else None
-    return assess.all_images(layout, factory, images, lock, force=_forced(options, images), objection=objection)
+    forced = _forced(options, images)
+    return assess.all_images(layout, factory, images, lock, force=forced, objection=counts.objection)
 
 
 def _read(layout: Layout, options: Options, listener: Listener) -> tuple[FactorySpec, list[ImageSpec], tuple[str, ...]]:
@@ -66,6 +73,13 @@ def _read(layout: Layout, options: Options, listener: Listener) -> tuple[Factory
         with Catalog.open(layout.catalog) as catalog:
             notes = tuple(recover(catalog, layout, partial(attest.publish, layout, signing, listener.note)))
     return factory, images, notes
+
+
+def _withdrawn(counts: vouching.Vouching, images: Sequence[ImageSpec], lock: Lock) -> tuple[str, ...]:
+    """What is to be said of locked images that may not run: they, or ancestors, are revoked."""
+    locked = (lock.images.get((image.name, image.arch)) for image in images)
+    said = ((image.name, counts.withdrawal(image)) for image in locked if image is not None)
+    return tuple(f"{name}: {reason}" for name, reason in said if reason is not None)
 
 
 def _forced(options: Options, images: Sequence[ImageSpec]) -> frozenset[str]:
@@ -102,7 +116,13 @@ def _bake(
                 jobs=options.jobs,
                 listener=listener,
             )
-            notes += tuple(attest.renew_heads(layout, session.signing))
+            ends = (
+                *attest.renew_heads(layout, session.signing),
+                *_withdrawn(vouching.read(layout), images, session.lock()),
+            )
+            for note in ends:
+                listener.note(note)
+            notes += ends
             report = Report(run.id, tuple(results[image.name] for image in images), notes)
             session.finish(report.exit_code)
             return report

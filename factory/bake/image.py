@@ -103,7 +103,7 @@ class ImageBake:
         session, image = self.session, self.image
         closure.forget()
         self.seen = session.lock()
-        objection = vouching.objections(session.layout)
+        objection = vouching.read(session.layout).objection
         found = assess.one_image(
             session.layout, session.factory, image, self.seen, forced=self.forced, objection=objection
         )

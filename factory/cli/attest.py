@@ -76,9 +76,9 @@ def verify(obj: dict[str, Any], /, target: str, policy: str | None, as_json: boo
         _table([_finding_row(finding) for finding in judged.findings])
     if judged.ok:
         return 0
-    for finding in judged.findings:
-        if finding.problem is not None:
-            output.explain(finding.problem)
+    for problem in {str(finding.problem): finding.problem for finding in judged.findings}.values():
+        if problem is not None:
+            output.explain(problem)
     return TrustError.exit_code
 
 
@@ -129,7 +129,7 @@ def _facts(piece: Piece) -> str:
         return ", ".join(f"{outcomes.count(word)} {word}" for word in sorted(set(outcomes)))
     if piece.kind == flow.SUMMARY:
         return f"passed; policy {summary.read(piece.statement).policy[:19]}…"
-    return f"{len(sbom.read(piece.statement).purls)} packages"
+    return f"packages: {len(sbom.read(piece.statement).purls)}"
 
 
 def _finding_row(finding: Finding) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from factory.cli import answers, output
-from factory.errors import LockMismatchError, SpecError, UsageError
+from factory.errors import FactoryError, LockMismatchError, UsageError
 from factory.model import Layout
 from factory.release import resolve as flow
 from factory.release.resolve import Answer, Asked
@@ -19,6 +19,7 @@ from factory.release.resolve import Answer, Asked
 _QUERY = ("name", "channel", "at", "policy", "policy_digest", "seen", "bundle", "check_bytes")
 """What Terraform may ask for; an option on the command line goes first."""
 
+_FORMS = ("json", "env", "github_output", "terraform", "ansible")
 _MAX_QUERY_BYTES = 1 << 20
 
 
@@ -31,28 +32,29 @@ _MAX_QUERY_BYTES = 1 << 20
 @click.option("--seen", metavar="FILE", help="Refuse what is older than seen before; keeps the highest versions.")
 @click.option("--bundle", metavar="DIR", help="Take lock, papers and bytes from what `factory export` wrote.")
 @click.option("--check-bytes", is_flag=True, help="The bytes must be here; hash them.")
-@click.option("--locked", "inputs", flag_value="locked", help="Exit 5 where images.lock is not true to its inputs.")
-@click.option("--frozen", "inputs", flag_value="frozen", help="Take images.lock as it is; read no inputs.")
-@click.option("--json", "form", flag_value="json", help="One JSON document.")
-@click.option("--env", "form", flag_value="env", help="Lines for a dotenv file or a shell.")
-@click.option("--github-output", "form", flag_value="github", help="Append outputs of a step to $GITHUB_OUTPUT.")
-@click.option("--terraform", "form", flag_value="terraform", help="Answer Terraform's external data source.")
-@click.option("--ansible", "form", flag_value="ansible", help="Variables for an inventory, as YAML.")
+@click.option("--locked", is_flag=True, help="Exit 5 where images.lock is not true to its inputs.")
+@click.option("--frozen", is_flag=True, help="Take images.lock as it is; read no inputs.")
+@click.option("--json", is_flag=True, help="One JSON document.")
+@click.option("--env", is_flag=True, help="Lines for a dotenv file or a shell.")
+@click.option("--github-output", is_flag=True, help="Append outputs of a step to $GITHUB_OUTPUT.")
+@click.option("--terraform", is_flag=True, help="Answer Terraform's external data source.")
+@click.option("--ansible", is_flag=True, help="Variables for an inventory, as YAML.")
 @click.pass_obj
-def resolve(obj: dict[str, Any], /, name: str | None, inputs: str | None, form: str | None, **options: Any) -> int:
+def resolve(obj: dict[str, Any], /, name: str | None, **options: Any) -> int:
     """The one trusted image NAME (or NAME/ARCH) for a deploy job, or exit 6 with the reason.
 
     Prints what a launch needs: the path of its file, or the id it has at PLACE; where the bytes are not here, the
     digest. Checks the signed statements for exactly that digest, who signed them, revocations (of ancestors too),
     and that nothing is stale. Without --locked or --frozen it only says so where images.lock is not true to its inputs.
     """
+    form, inputs = _one_of(options, _FORMS), _one_of(options, ("locked", "frozen"))
     asked = {"name": name, **options}
     if form == "terraform":
         asked = _with_query(asked)
-    github = _github_file() if form == "github" else None
+    github = _github_file() if form == "github_output" else None
     layout = Layout(obj["folder"].resolve())
     request = Asked(
-        name=asked["name"] or _only_in_bundle(asked["bundle"]),
+        name=_name(asked["name"], asked["bundle"]),
         channel=asked["channel"],
         place=asked["at"],
         policy=_path(asked["policy"]),
@@ -71,10 +73,24 @@ def resolve(obj: dict[str, Any], /, name: str | None, inputs: str | None, form: 
     return 0
 
 
+def _one_of(options: dict[str, Any], names: tuple[str, ...]) -> str | None:
+    """The one of some flags that was given, if any; they are taken out of `options`."""
+    given = [name for name in names if options.pop(name)]
+    if len(given) > 1:
+        flags = " and ".join("--" + name.replace("_", "-") for name in given)
+        raise UsageError(f"{flags} do not go together", hint="leave out all but one")
+    return given[0] if given else None
+
+
 def _print(answer: Answer, form: str | None, github: Path | None) -> None:
     if github is not None:
-        with github.open("a", encoding="utf-8") as file:
-            file.write(answers.github_output(answer))
+        try:
+            with github.open("a", encoding="utf-8") as file:
+                file.write(answers.github_output(answer))
+        except (FileNotFoundError, IsADirectoryError) as error:
+            raise UsageError(
+                f"GITHUB_OUTPUT names no file that can be written: {error.strerror}", where=str(github)
+            ) from error
     elif form == "json":
         output.document(answers.document(answer))
     else:
@@ -90,6 +106,8 @@ def _say(answer: Answer) -> None:
         + (f"in {answer.channel}, " if answer.channel else "")
         + f"signed by {', '.join(answer.signers)}; rollback: {answer.rollback}"
     )
+    if answer.policy_source == flow.SIGNED:
+        output.say(f"judged by the policy of version {answer.policy_version} that came along: your root keys signed it")
     if answer.policy_source == flow.CHECKOUT:
         output.say("judged by this checkout's own trust/policy.toml; a deploy job names its own: --policy FILE")
     if answer.development:
@@ -110,7 +128,7 @@ def _compare_inputs(layout: Layout, answer: Answer, *, must: bool) -> None:
 
     try:
         changed = asking.untrue(layout).get(answer.name, ())
-    except SpecError as error:
+    except FactoryError as error:
         if must:
             raise
         output.say(f"images.lock cannot be compared with its inputs: {error.message}")
@@ -129,15 +147,18 @@ def _with_query(asked: dict[str, Any]) -> dict[str, Any]:
     text = sys.stdin.buffer.read(_MAX_QUERY_BYTES + 1)
     try:
         query = json.loads(text or b"{}") if len(text) <= _MAX_QUERY_BYTES else None
-    except ValueError:
+    except (ValueError, RecursionError):
         query = None
     if not isinstance(query, dict) or not all(isinstance(value, str) for value in query.values()):
         raise UsageError("Terraform's query is a JSON object of strings on standard input", where="standard input")
     for key in query:
         if key not in _QUERY:
             raise UsageError(f"the query has a key that is not known: {key}", hint=f"known: {', '.join(_QUERY)}")
-    flags = {"check_bytes": query.pop("check_bytes", "") == "true"} if not asked["check_bytes"] else {}
-    return {**asked, **{key: asked.get(key) or value or None for key, value in query.items()}, **flags}
+    wanted = query.pop("check_bytes", "")
+    if wanted not in ("true", "false", ""):
+        raise UsageError(f"check_bytes is true or false, not {wanted!r}", where="standard input: check_bytes")
+    found = {key: value if asked.get(key) is None else asked[key] for key, value in query.items() if value}
+    return {**asked, **found, "check_bytes": asked["check_bytes"] or wanted == "true"}
 
 
 def _github_file() -> Path:
@@ -152,9 +173,10 @@ def _github_file() -> Path:
     return Path(name)
 
 
-def _only_in_bundle(bundle: str | None) -> None:
-    if bundle is None:
+def _name(name: str | None, bundle: str | None) -> str | None:
+    if name == "" or (name is None and bundle is None):
         raise UsageError("which image? factory resolve NAME", hint="only with --bundle can NAME be left out")
+    return name
 
 
 def _path(text: str | None) -> Path | None:
@@ -162,6 +184,6 @@ def _path(text: str | None) -> Path | None:
 
 
 def _folder(text: str | None) -> Path | None:
-    if text is not None and not Path(text).is_dir():
+    if text is not None and (not text or not Path(text).is_dir()):
         raise UsageError(f"there is no folder {text}", where="--bundle", hint="factory export NAME --to DIR writes one")
     return _path(text)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from factory import spec, stores
@@ -41,6 +42,8 @@ TYPES: Mapping[str, str] = {
 }
 """What people call a statement -> its predicate type."""
 
+_IN_TICKET = {PROVENANCE: "the provenance", TEST_RESULT: "the test result", SUMMARY: "the verification summary"}
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -68,7 +71,7 @@ class Dossier:
     @property
     def pieces(self) -> tuple[Piece, ...]:
         """All of it: the ticket, the SBOM, what people signed."""
-        kinds = zip((PROVENANCE, TEST_RESULT, SUMMARY), self.ticket.envelopes, strict=True)
+        kinds = zip(_IN_TICKET, self.ticket.envelopes, strict=True)
         found = [Piece(kind, envelope) for kind, envelope in kinds]
         return (*found, *([Piece(SBOM, self.sbom)] if self.sbom else []), *self.events)
 
@@ -130,8 +133,8 @@ def verify(layout: Layout, target: str, own_policy: Path | None, now: datetime) 
     revoked = revocations.verify(raw, chosen, now)
     authority = Authority(chosen, revoked.compromised)
     findings = [
-        _finding(piece.kind, piece.envelope, lambda piece=piece: _ticket_signers(piece, authority))
-        for piece in dossier.pieces[:3]
+        _finding(piece.kind, piece.envelope, partial(_ticket_signers, dossier.image, piece, authority))
+        for piece in dossier.pieces[: len(_IN_TICKET)]
     ]
     findings.append(_finding("ticket", None, lambda: _vouched(dossier, authority)))
     findings.append(_finding(SBOM, dossier.sbom, lambda: read_sbom(layout, dossier.ticket, authority)[1]))
@@ -215,6 +218,11 @@ def _by_name(layout: Layout, name: str) -> Ticket:
         raise UnsignedError(
             f"nothing is signed for {locked.digest}", where=where, hint=f"factory bake {locked.name} signs it"
         )
+    signed_as = statements.of_envelope(found.summary, statements.SUMMARY, "the summary").subjects[0].name
+    if signed_as != f"{locked.name}/{locked.arch}":
+        raise TamperedError(
+            f"{locked.digest} was signed as {signed_as}, not as {locked.name}/{locked.arch}", where=where
+        )
     return found
 
 
@@ -256,7 +264,10 @@ def _indexed(layout: Layout, digest: Digest) -> list[attestations.Attestation]:
 def _sbom_here(layout: Layout, digest: Digest, named: Digest) -> Envelope | None:
     store = Store(layout.store)
     if store.has(named):
-        return dsse.parse(read_file(store.path(named), "the SBOM", max_bytes=dsse.MAX_BYTES), "the SBOM")
+        with suppress(TamperedError):
+            found = dsse.parse(read_file(store.path(named), "the SBOM", max_bytes=dsse.MAX_BYTES), "the SBOM")
+            if found.digest == named:
+                return found
     return next((dsse.parse(row.envelope) for row in _indexed(layout, digest) if row.digest == named), None)
 
 
@@ -291,11 +302,11 @@ def _finding(what: str, envelope: Envelope | None, judge: Callable[[], tuple[Tru
         return Finding(what, digest, at, (), error)
 
 
-def _ticket_signers(piece: Piece, authority: Authority) -> tuple[TrustedKey, ...]:
+def _ticket_signers(image: str, piece: Piece, authority: Authority) -> tuple[TrustedKey, ...]:
     roles = BUILDER_ROLES if piece.kind == PROVENANCE else VERIFIER_ROLES
     at = time_of(piece)
     assert at is not None
-    return authority.require(piece.envelope, roles, at, f"the {piece.kind}")
+    return authority.require(piece.envelope, roles, at, f"{_IN_TICKET[piece.kind]} of {image}")
 
 
 def _vouched(dossier: Dossier, authority: Authority) -> tuple[TrustedKey, ...]:

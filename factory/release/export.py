@@ -54,7 +54,7 @@ def export(layout: Layout, asked: Asked, to: Path, *, with_bytes: bool) -> Bundl
 
     Raises UsageError (the folder), TrustError (the image), StoreError (its SBOM or bytes cannot be had), FactoryError.
     """
-    to = Path(os.path.abspath(to))  # never through a link: `to` is replaced, not followed
+    to = to.absolute()
     _require_free(to)
     now = asked.now or datetime.now(UTC)
     locked = resolve.locate(layout, asked.name)
@@ -144,19 +144,14 @@ def _built_beside(to: Path) -> Iterator[Path]:
     prefix = f".{to.name}."
     try:
         _take_away_left(to.parent, prefix)
-        part = Path(tempfile.mkdtemp(dir=to.parent, prefix=prefix, suffix=_PART))
-        try:
-            descriptor = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with _held_folder(to.parent, prefix) as part:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)  # says to `_take_away_left` that somebody is at it
                 yield part
                 part.chmod(0o755)
                 _sync(part)
                 _rename(part, to)
             finally:
-                os.close(descriptor)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+                shutil.rmtree(part, ignore_errors=True)
         files.sync_folder(to.parent)
     except OSError as error:
         raise FactoryError(
@@ -164,6 +159,24 @@ def _built_beside(to: Path) -> Iterator[Path]:
             where=str(to),
             hint="nothing is left there; is there room (df), and may you write there?",
         ) from error
+
+
+@contextmanager
+def _held_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """A new folder, and a lock on it that says to `_take_away_left` that somebody is at it."""
+    while True:
+        part = Path(tempfile.mkdtemp(dir=parent, prefix=prefix, suffix=_PART))
+        try:
+            descriptor = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # taken away before it was locked
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if part.exists():
+                yield part
+                return
+        finally:
+            os.close(descriptor)
 
 
 def _sync(folder: Path) -> None:

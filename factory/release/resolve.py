@@ -6,28 +6,25 @@ The judgement is trust/judgement.py's; here is what it is given: the deployer's 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from factory import digest as digests
 from factory import lockfile
 from factory.digest import Digest, is_digest
-from factory.errors import TamperedError, TrustError, UsageError
+from factory.errors import LockError, TamperedError, TrustError, UnsignedError, UsageError
 from factory.model import Layout, LockedImage
 from factory.store import Store
-from factory.trust import judgement, policy, seen, signed_policy
+from factory.trust import heads, judgement, policy, reading, revocations, seen, signed_policy, ticket
 from factory.trust.facts import Artifact
 from factory.trust.policy import Policy
-from factory.trust.reading import read_file
 
-MAX_TICKETS_BYTES = 8 << 20
-MAX_HEAD_BYTES = 32 << 20
-MAX_POLICY_BYTES = 1 << 20
+MAX_LOCK_BYTES = 64 << 20
 
-CHECKOUT, FILE, DIGEST = "checkout", "file", "digest"
+CHECKOUT, FILE, DIGEST, SIGNED = "checkout", "file", "digest", "signed"
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class ChosenPolicy:
-    """The policy that judges, and why it may: the deployer named its `file` or `digest`, or trusts the `checkout`."""
+    """The policy that judges, and why it may.
+
+    `source`: the deployer named its `file` or `digest`; root keys of the deployer's own file `signed` it, and it is
+    newer; or, where nothing was named, the deployer trusts the `checkout`.
+    """
 
     policy: Policy
     source: str
@@ -88,20 +89,25 @@ class Answer:
 
 
 def resolve(layout: Layout, asked: Asked) -> Answer:
-    """The answer. Raises TrustError (6), UsageError (no such image, a file that is not there), LockError."""
+    """The answer. Raises TrustError (6), UsageError (no such image, a file that is not there), SpecError, LockError."""
     now = asked.now or datetime.now(UTC)
     papers_in = Layout(asked.bundle.absolute()) if asked.bundle is not None else layout
     chosen = choose_policy(papers_in, asked, now)
-    locked = locate(papers_in, asked.name)
-    verdict = judgement.judge(
-        read_papers(papers_in, locked, asked.channel), chosen.policy, now, channel=asked.channel, place=asked.place
-    )
+    if asked.channel is not None:
+        judgement.channel_rule(chosen.policy, asked.channel)  # a name that the policy knows is never a path
+    locked = locate(papers_in, asked.name, bundled=asked.bundle is not None)
+    papers = read_papers(papers_in, locked, asked.channel)
+    verdict = judgement.judge(papers, chosen.policy, now, channel=asked.channel, place=asked.place)
     image = verdict.image
     observed = seen.observe(chosen.policy, verdict.revocations, verdict.head, f"{image.name}/{image.arch}")
     if asked.seen is not None:
+        if not asked.seen.parent.is_dir():
+            raise UsageError("there is no folder for the file of --seen", where=str(asked.seen.parent))
         seen.check(seen.read(asked.seen), observed)
-    store = papers_in.root / "store" if asked.bundle is not None else papers_in.store
-    path = artifact_path(store, verdict.artifact, check=asked.check_bytes)
+    if asked.bundle is not None:
+        path = artifact_path(papers_in.root / "store", verdict.artifact, check=asked.check_bytes, below=papers_in.root)
+    else:
+        path = artifact_path(papers_in.store, verdict.artifact, check=asked.check_bytes)
     if asked.seen is not None:
         seen.remember(asked.seen, observed)
     return Answer(
@@ -122,12 +128,17 @@ def resolve(layout: Layout, asked: Asked) -> Answer:
         policy_source=chosen.source,
         policy_version=chosen.policy.version,
         rollback="checked" if asked.seen is not None else "unchecked",
-        development=image.development,
+        development=verdict.development,
     )
 
 
 def choose_policy(layout: Layout, asked: Asked, now: datetime) -> ChosenPolicy:
-    """The policy that judges. Raises UsageError, SpecError, TrustError."""
+    """The policy that judges: the deployer's own, or the newer one that came along and its root keys signed.
+
+    A root key does not sign for the newer one where the revocations that came along declare it compromised by the word
+    of the deployer's own policy. A policy pinned by its digest judges itself, and no other takes its place.
+    Raises UsageError, SpecError, TrustError.
+    """
     if asked.policy_digest is not None and not is_digest(asked.policy_digest):
         raise UsageError("--policy-digest is sha256: and 64 hex digits", hint="factory policy check shows it")
     if asked.bundle is not None and asked.policy is None and asked.policy_digest is None:
@@ -136,115 +147,150 @@ def choose_policy(layout: Layout, asked: Asked, now: datetime) -> ChosenPolicy:
             where="--bundle",
             hint="name yours: --policy FILE (or --policy-digest sha256:… of the one in the bundle)",
         )
-    path = asked.policy if asked.policy is not None else layout.policy
+    own = _own_policy(layout, asked)
+    if asked.policy_digest is not None:
+        if own.digest != asked.policy_digest:
+            raise TamperedError(
+                f"the policy is {own.digest}, but {asked.policy_digest} was asked for",
+                where=str(asked.policy or layout.policy),
+                hint="look at what changed in it (factory policy check) before you take over its new digest",
+            )
+        return ChosenPolicy(own, DIGEST)
+    if asked.policy is None:
+        return ChosenPolicy(own, CHECKOUT)
+    travelling = _paper(layout, "policy.dsse", signed_policy.MAX_BYTES)
+    if travelling is None:
+        return ChosenPolicy(own, FILE)
+    revoked = _paper(layout, "revocations.dsse", heads.MAX_BYTES)
+    compromised = {} if revoked is None else revocations.declared(revoked, own)
+    newest = signed_policy.newest(own, travelling, now, compromised=compromised)
+    return ChosenPolicy(newest, FILE if newest is own else SIGNED)
+
+
+def _own_policy(layout: Layout, asked: Asked) -> Policy:
     try:
-        own = policy.read(path) if asked.policy is not None else policy.loads(_policy_bytes(path), str(path.name))
+        if asked.policy is not None:
+            return policy.read(asked.policy)
+        return policy.read(layout.policy, below=layout.root)
     except FileNotFoundError:
         raise UsageError(
-            "there is no policy to judge by", where=str(path), hint="--policy FILE names the deployer's own"
+            "there is no policy to judge by",
+            where=str(asked.policy or layout.policy),
+            hint="--policy FILE names the deployer's own",
         ) from None
-    if asked.policy_digest is not None and own.digest != asked.policy_digest:
-        raise TamperedError(
-            f"the policy is {own.digest}, not the one you named", where=str(path),
-            hint="factory policy check shows what it says; --policy-digest pins what you have reviewed",
-        )  # fmt: skip
-    if asked.policy is None:
-        return ChosenPolicy(own, CHECKOUT if asked.policy_digest is None else DIGEST)
+
+
+def locate(layout: Layout, name: str | None, *, bundled: bool = False) -> LockedImage:
+    """The entry of images.lock that NAME or NAME/ARCH names (None: the only one).
+
+    Raises UsageError; LockError; TamperedError where the lock is no file to be read; UnsignedError where a bundle
+    (`bundled`) is that of another image.
+    """
     try:
-        travelling = read_file(layout.signed_policy, "trust/policy.dsse", max_bytes=2 * MAX_POLICY_BYTES)
+        raw = reading.read_file(layout.lock, "images.lock", max_bytes=MAX_LOCK_BYTES, below=layout.root)
+        text = raw.decode("utf-8")
     except FileNotFoundError:
-        travelling = None
-    return ChosenPolicy(signed_policy.newest(own, travelling, now) if travelling is not None else own, FILE)
-
-
-def _policy_bytes(path: Path) -> bytes:
-    return read_file(path, f"trust/{path.name}", max_bytes=MAX_POLICY_BYTES)
-
-
-def locate(layout: Layout, name: str | None) -> LockedImage:
-    """The entry of images.lock that NAME or NAME/ARCH names (None: the only one). Raises UsageError, LockError."""
+        hint = "is it what factory export wrote?" if bundled else "-C DIR names the factory"
+        raise UsageError("there is no images.lock here", where=str(layout.lock), hint=hint) from None
+    except UnicodeDecodeError as error:
+        raise LockError("images.lock is not UTF-8 text", where=str(layout.lock), hint=lockfile.REPAIR_HINT) from error
+    wanted, slash, arch = (name or "").partition("/")
     if name is None:
-        every = list(lockfile.read(layout.lock).images.values())
-        if len(every) == 1:
-            return every[0]
-        raise UsageError(f"images.lock holds {len(every)} images: say which", where=str(layout.lock))
-    wanted, slash, arch = name.partition("/")
-    found = lockfile.find(layout.lock, wanted)
-    if not layout.lock.is_file():
-        raise UsageError("there is no images.lock here", where=str(layout.lock), hint="-C DIR names the factory")
-    fitting = [image for image in found if not slash or image.arch == arch]
+        fitting = list(lockfile.loads(text).images.values())
+    else:
+        fitting = [image for image in lockfile.find_in(text, wanted) if not slash or image.arch == arch]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
+        names = [f"{image.name}/{image.arch}" for image in fitting]
         raise UsageError(
-            f"{wanted} is locked for several architectures",
-            where="images.lock",
-            hint="say which: " + ", ".join(f"{image.name}/{image.arch}" for image in fitting),
+            "images.lock holds several images" if name is None else f"{wanted} is locked for several architectures",
+            where=str(layout.lock),
+            hint="say which: " + ", ".join(names[:20]),
         )
+    raise _not_there(layout, name, text, bundled=bundled)
+
+
+def _not_there(layout: Layout, name: str | None, text: str, *, bundled: bool) -> UsageError | UnsignedError:
     import difflib  # only for the hint
 
-    names = sorted({f"{image.name}" for image in lockfile.read(layout.lock).images.values()})
-    close = difflib.get_close_matches(wanted, names, 1)
-    hint = (
-        f"did you mean {close[0]}?" if close and close[0] != wanted else "images: " + (", ".join(names[:20]) or "none")
+    every = sorted(f"{image.name}/{image.arch}" for image in lockfile.loads(text).images.values())
+    there, where = ", ".join(every[:20]) or "nothing", str(layout.lock)
+    if bundled:
+        asked = "" if name is None else f", not {name}"
+        return UnsignedError(f"this bundle holds {there}{asked}", where=where)
+    close = difflib.get_close_matches(name or "", [*every, *(image.partition("/")[0] for image in every)], 1)
+    return UsageError(
+        f"no image {name or 'at all'} is in images.lock",
+        where=where,
+        hint=f"did you mean {close[0]}?" if close else f"there is: {there}",
     )
-    raise UsageError(f"no image {name} is in images.lock", where="images.lock", hint=hint)
 
 
 def read_papers(layout: Layout, locked: LockedImage, channel: str | None) -> judgement.Papers:
-    """What trust/ holds for an image. TamperedError where a file there is not to be read."""
-    if channel is not None and not lockfile.is_name(channel):
-        raise UsageError(f"{channel!r} is no channel's name", where="--channel")
-    tickets = f"{locked.name}-{locked.arch}.jsonl"
+    """What trust/ holds for an image. `channel` is one that a policy knows. TamperedError where a file is not to be
+    read."""
     return judgement.Papers(
         name=locked.name,
         arch=locked.arch,
         locked=locked,
-        tickets=_paper(layout, f"tickets/{tickets}", MAX_TICKETS_BYTES),
-        revocations=_paper(layout, "revocations.dsse", MAX_HEAD_BYTES),
-        channel=None if channel is None else _paper(layout, f"channels/{channel}.dsse", MAX_HEAD_BYTES),
+        tickets=_paper(layout, f"tickets/{locked.name}-{locked.arch}.jsonl", ticket.MAX_BYTES),
+        revocations=_paper(layout, "revocations.dsse", heads.MAX_BYTES),
+        channel=None if channel is None else _paper(layout, f"channels/{channel}.dsse", heads.MAX_BYTES),
     )
 
 
 def _paper(layout: Layout, name: str, max_bytes: int) -> bytes | None:
     """A file below trust/; None where there is none. No link is followed, of a folder neither."""
-    folder = layout.trust
-    for part in ("", *name.split("/")[:-1]):
-        folder = folder / part
-        if folder.is_symlink():
-            raise TamperedError(f"trust/{name} cannot be read: {folder.name} is a link", where=str(folder))
     try:
-        return read_file(layout.trust / name, f"trust/{name}", max_bytes=max_bytes)
+        return reading.read_file(layout.trust / name, f"trust/{name}", max_bytes=max_bytes, below=layout.root)
     except FileNotFoundError:
         return None
 
 
-def artifact_path(store: Path, artifact: Artifact, *, check: bool) -> Path | None:
-    """Where an artifact's file is; None for a native id, and where it is not here. TamperedError where it is not it."""
+def artifact_path(store: Path, artifact: Artifact, *, check: bool, below: Path | None = None) -> Path | None:
+    """Where an artifact's file is; None for a native id, and where it is not here.
+
+    No link is followed from `below` (or from the store) on. With `check` its bytes are hashed. Raises TamperedError
+    where it is not what was signed; TrustError where `check` finds nothing; UsageError for the bytes of a native id.
+    """
     if not is_digest(artifact.native):
+        if check:
+            raise UsageError(
+                f"{artifact.native} lies at {artifact.place}: its bytes cannot be hashed here",
+                where="--check-bytes",
+                hint="leave it out: the id itself was signed",
+            )
         return None
     path = Store(store).path(artifact.native)
+    what = f"the {artifact.place} artifact"
     try:
-        status = os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
+        with reading.opened(path, what, below=below or store) as descriptor:
+            _require_signed(descriptor, artifact, path, what, check=check)
+    except FileNotFoundError:
         if check:
             raise TrustError(
-                f"the {artifact.place} artifact {artifact.native} is not here: its bytes cannot be checked",
+                f"{what} {artifact.native} is not here: its bytes cannot be checked",
                 where=str(path),
                 hint="factory fetch gets it; factory export --bytes puts it into a bundle",
             ) from None
         return None
+    return path
+
+
+def _require_signed(descriptor: int, artifact: Artifact, path: Path, what: str, *, check: bool) -> None:
+    """Refuse an open file that is not the signed one: by its size; with `check`, by its bytes."""
     hint = "move that file away and get it anew: factory fetch, or factory export --bytes"
+    status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
-        raise TamperedError(f"the {artifact.place} artifact is no regular file", where=str(path), hint=hint)
+        raise TamperedError(f"{what} is no regular file", where=str(path), hint=hint)
     if artifact.size_bytes is not None and status.st_size != artifact.size_bytes:
         raise TamperedError(
-            f"the {artifact.place} artifact has {status.st_size} bytes, but {artifact.size_bytes} were signed",
-            where=str(path),
-            hint=hint,
+            f"{what} has {status.st_size} bytes, but {artifact.size_bytes} were signed", where=str(path), hint=hint
         )
-    if check and (found := digests.of_file(path)) != artifact.native:
-        raise TamperedError(
-            f"the {artifact.place} artifact is {found}, but {artifact.native} was signed", where=str(path), hint=hint
-        )
-    return path
+    if not check:
+        return
+    with open(descriptor, "rb", buffering=0, closefd=False) as file:
+        found = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+    if found != artifact.native:
+        raise TamperedError(f"{what} is {found}, but {artifact.native} was signed", where=str(path), hint=hint)

@@ -49,6 +49,8 @@ class Verdict:
     revocations: revocations.Revocations
     head: promotions.Channel | None
     authority: Authority
+    development: bool
+    """The ticket, or the promotion, would not be enough without the signatures of development keys."""
 
 
 def judge(
@@ -95,7 +97,8 @@ def judge(
     revoked.refuse_revoked(digest, image.ancestors, now)
     if head is not None and promotion is not None:
         promotions.judge(promotion, policy.channels[head.name], image, now)
-    return Verdict(image, channel, _artifact(image, place), revoked, head, authority)
+    development = image.development or (promotion is not None and _is_by_development(promotion, policy))
+    return Verdict(image, channel, _artifact(image, place), revoked, head, authority, development)
 
 
 def channel_rule(policy: Policy, channel: str) -> ChannelRule:
@@ -104,11 +107,17 @@ def channel_rule(policy: Policy, channel: str) -> ChannelRule:
     if rule is None:
         known = ", ".join(sorted(policy.channels)) or "none"
         raise TrustError(
-            f"the policy says nothing of a channel {channel} (it knows: {known})",
+            f"the policy says nothing of a channel {_shown(channel)} (it knows: {known})",
             where="trust/policy.toml",
-            hint=f"say what it asks for, in the policy: [channel.{channel}] approvals = 1",
+            hint="say in the policy what it asks for: [channel.NAME] with approvals = 1",
         )
     return rule
+
+
+def _is_by_development(promotion: promotions.Promotion, policy: Policy) -> bool:
+    """Whether too few have signed a promotion, development keys aside."""
+    others = [name for name in promotion.approvers if not policy.keys[name].development]
+    return len(others) < max(1, policy.channels[promotion.channel].approvals)
 
 
 def _head(papers: Papers, channel: str, policy: Policy, authority: Authority, now: datetime) -> promotions.Channel:
@@ -154,9 +163,14 @@ def _require_same(locked: LockedImage, image: ticket.Vouched) -> None:
     signed_at = {artifact.place: artifact.native for artifact in image.artifacts}
     for place, native in sorted(locked.artifacts.items()):
         if place not in signed_at:
-            raise _edited(locked, f"its {place} artifact {native} was never signed")
+            raise _edited(locked, f"its {_shown(place)} artifact {_shown(native)} was never signed")
         if native != signed_at[place]:
-            raise _edited(locked, f"its {place} artifact is {native}, but {signed_at[place]} was signed")
+            raise _edited(locked, f"its {place} artifact is {_shown(native)}, but {signed_at[place]} was signed")
+
+
+def _shown(text: str) -> str:
+    """A text that anybody may have written, so that it cannot play tricks on a terminal."""
+    return text if text.isprintable() and 0 < len(text) <= 100 else repr(text[:100])
 
 
 def _edited(locked: LockedImage, what: str) -> TamperedError:
@@ -173,7 +187,8 @@ def _artifact(image: ticket.Vouched, place: str | None) -> Artifact:
         if place in at:
             return at[place]
         raise UnsignedError(
-            f"no artifact of {image.name} was signed for {place}; there are: {', '.join(sorted(at))}", where="--at"
+            f"no artifact of {image.name} was signed for {_shown(place)}; there are: {', '.join(sorted(at)) or 'none'}",
+            where="--at",
         )
     for known in (*BOOTABLE, *sorted(at)):
         if known in at:

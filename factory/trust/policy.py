@@ -82,15 +82,15 @@ class Policy:
     fresh_days: int = DEFAULT_FRESH_DAYS
 
 
-def read(path: Path) -> Policy:
-    """The policy in a file. FileNotFoundError where there is none; raises TamperedError (a link, no file, too large),
-    SpecError (what it says is not allowed)."""
-    return loads(read_bytes(path), path.name)
+def read(path: Path, *, below: Path | None = None) -> Policy:
+    """The policy in a file. FileNotFoundError where there is none; raises TamperedError (a link, also on the way from
+    `below`; no file, too large), SpecError (what it says is not allowed)."""
+    return loads(read_bytes(path, below=below), path.name)
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path, *, below: Path | None = None) -> bytes:
     """The bytes of a policy's file. Raises as `read` does, but never a SpecError."""
-    return reading.read_file(path, "the trust policy", max_bytes=MAX_BYTES)
+    return reading.read_file(path, "the trust policy", max_bytes=MAX_BYTES, below=below)
 
 
 def loads(raw: bytes, name: str = "policy.toml") -> Policy:

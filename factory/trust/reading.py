@@ -20,13 +20,13 @@ _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 
 def read_file(path: Path, what: str, *, max_bytes: int, below: Path | None = None) -> bytes:
     """The bytes of a file. FileNotFoundError where there is none; TamperedError where it is not to be read."""
-    with _opened(path, what, below) as descriptor:
+    with opened(path, what, below=below) as descriptor:
         return _bytes(descriptor, path, what, max_bytes)
 
 
 def read_private_file(path: Path, what: str, *, max_bytes: int) -> bytes:
     """As `read_file`; and TrustError where the file is not its reader's own, or others can read or change it."""
-    with _opened(path, what, None) as descriptor:
+    with opened(path, what) as descriptor:
         data = _bytes(descriptor, path, what, max_bytes)
         status = os.fstat(descriptor)
     if status.st_uid != os.geteuid():
@@ -45,8 +45,9 @@ def read_private_file(path: Path, what: str, *, max_bytes: int) -> bytes:
 
 
 @contextmanager
-def _opened(path: Path, what: str, below: Path | None) -> Iterator[int]:
-    """A descriptor of what is at `path`; each folder on the way from `below` is opened by itself, and is no link."""
+def opened(path: Path, what: str, *, below: Path | None = None) -> Iterator[int]:
+    """A descriptor of what is at `path`, for reading; each folder on the way from `below` is opened by itself, and is
+    no link. It may be something else than a regular file. Raises as `read_file` does."""
     with ExitStack() as stack:
         folder, names = None, [str(path)]
         if below is not None:

@@ -123,7 +123,8 @@ class Revocations:
         raise RevokedError(
             f"{digest} is not to be run: {whom} was revoked from {time_text(found.at)} on: {found.reason}",
             where="trust/revocations.dsse",
-            hint="factory bake makes a new image" + ("" if found.digest == digest else " once the ancestor is mended"),
+            hint="the same inputs give the same image: mend them (factory lock --refresh for newer packages, say), "
+            "factory bake, and promote the new one",
         )
 
 
@@ -157,6 +158,23 @@ def verify_unsafe_stale(raw: bytes, policy: Policy) -> Revocations:
         of_others = {key: keep for key, keep in found.compromised.items() if key != event.digest}
         Authority(policy, of_others).require(listed[event.digest], ROLES, event.made_at, what)
         heads.require_listed_in_time(head, event.made_at, what)
+    return found
+
+
+def declared(raw: bytes, policy: Policy) -> Mapping[Digest, frozenset[Digest]]:
+    """The keys that people of `policy` declared compromised in a set, with what still counts of each.
+
+    Only ever to trust less: the head's signature and age are not looked at, so that a set which cannot be verified
+    under `policy` (because it was renewed by a key that only a newer policy knows) still withdraws a key. Raises
+    TamperedError where it is no set.
+    """
+    _, head = heads.loads(raw, heads.REVOCATIONS)
+    found: dict[Digest, frozenset[Digest]] = {}
+    for key, listed in head.events.items():
+        envelope = dsse.parse(listed, f"the revocation of {key[:80]}")
+        event = _event(key, envelope)
+        if isinstance(event, KeyRevocation) and Authority(policy).signers(envelope, ROLES, event.made_at):
+            found[event.digest] = event.keep
     return found
 
 

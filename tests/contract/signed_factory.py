@@ -156,8 +156,8 @@ class SignedFactory:
         return made
 
     def make_ticket(
-        self, facts: ImageFacts, *, builder: str = "nightly", verifier: str = "tester", baked_at: datetime | None = None,
-        verified_at: datetime | None = None, checks: Mapping[str, str] | None = None,
+        self, facts: ImageFacts, *, builder: str = "nightly", verifier: str = "tester",
+        baked_at: datetime | None = None, verified_at: datetime | None = None, checks: Mapping[str, str] | None = None,
     ) -> ticket.Ticket:  # fmt: skip
         """The ticket of an image, its SBOM in the store."""
         at = baked_at or self.baked_at
@@ -252,7 +252,7 @@ class SignedFactory:
 
     def revoke(self, *events: Event, by: str = "root", signer: str = "root", **head: Any) -> None:
         """The set of revocations: these events, no others."""
-        listed = {event.digest: revocations.make(event, key_of(by)).raw for event in events}
+        listed: dict[str, bytes] = {event.digest: revocations.make(event, key_of(by)).raw for event in events}
         made = self.head(heads.REVOCATIONS, "", listed, **head)
         self.layout.revocations.write_bytes(heads.make(made, key_of(signer)).raw)
 

@@ -170,4 +170,4 @@ def test_usage_error_is_the_error_of_the_tree() -> None:
 
 def test_init_tells_git_how_to_merge_the_lock(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert _run(capsys, "init", str(tmp_path / "new"))[0] == 0
-    assert (tmp_path / "new/.gitattributes").read_text() == lockfile.ATTRIBUTES
+    assert (tmp_path / "new/.gitattributes").read_text() == lockfile.ATTRIBUTES + "trust/** -text\n"
