@@ -59,5 +59,6 @@ $(STAMPS)/system: Makefile
 $(STAMPS)/python: pyproject.toml constraints.txt $(STAMPS)/system
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	@echo "installing Python packages into $(VENV)"
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt \
+	  --config-settings editable_mode=compat -e '.[dev]'
 	@mkdir -p $(STAMPS) && touch $@

@@ -74,7 +74,7 @@ def measure(folder: Path) -> Deploy:
     return Deploy(IMAGES, CHECKS, python_s, one_s, many_s, channel_s, _tickets_per_s(), load)
 
 
-class _Signed:
+class Signed:
     """Three people's keys, the policy that names them, and what they sign."""
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class _Signed:
         image = ImageFacts(
             locked.name, locked.arch, locked.digest, locked.bake_key, locked.base, locked.tree,
             (Ancestor(locked.base, "hardened", IMAGE), Ancestor(_named("debian"), "debian-12", BASE)),
-            (Artifact("qcow2", locked.artifacts["qcow2"], size_bytes), Artifact("raw", locked.digest, 2 << 30)),
+            tuple(Artifact(place, native, size_bytes) for place, native in locked.artifacts.items()),
         )  # fmt: skip
         playbook = {f"playbooks/roles/web/tasks/{number}.yml": _named(str(number)) for number in range(_FILES)}
         packages = {f"{package.name}:{package.arch}": f"1.0-1 {package.sha256}" for package in locked.packages}
@@ -133,7 +133,7 @@ class _Signed:
 
 def make(root: Path, count: int) -> Layout:
     """A factory whose lock holds `count` images; `web`, its last, can be deployed."""
-    layout, signed, artifact = Layout(root), _Signed(), b"a small disk"
+    layout, signed, artifact = Layout(root), Signed(), b"a small disk"
     stored = Store(layout.store).put_bytes(artifact)
     images = [_locked(name, stored) for name in (*(f"image-{number:04}" for number in range(count - 1)), _NAME)]
     base = LockedBase("debian-12", _ARCH, _named("debian"), _packages("debian"))
@@ -164,7 +164,7 @@ def _quiet(argv: list[str]) -> clock.Action:
 
 
 def _tickets_per_s() -> float:
-    signed = _Signed()
+    signed = Signed()
     authority = Authority(signed.policy)
     files = {}
     for number in range(TICKETS):

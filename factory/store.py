@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -155,6 +154,8 @@ class Store:
 
     @contextmanager
     def _temporary(self) -> Iterator[tuple[Path, IO[bytes]]]:
+        import tempfile  # a deploy job, which only asks for a path, need not wait for it
+
         self._make_folders()
         with tempfile.NamedTemporaryFile(dir=self._incoming, prefix="put-", delete=False) as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # says to `tidy` that somebody is at it

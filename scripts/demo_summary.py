@@ -37,7 +37,12 @@ def main() -> int:
     images: list[dict[str, Any]] = json.loads(chosen.report.read_text())["images"]
     lines = [_headline(images, refreshed=chosen.refreshed), ""]
     lines += _table(images)
-    lines += ["", "Each of them booted and passed its checks before it was signed and images.lock named it.", "", _bold("Try next")]
+    lines += [
+        "",
+        "Each of them booted and passed its checks before it was signed and images.lock named it.",
+        "",
+        _bold("Try next"),
+    ]
     lines += _commands(NEXT)
     lines += ["", _bold("Change a task, and only what depends on it is baked again")]
     lines += _commands(CHANGE)

@@ -8,7 +8,7 @@ not there is empty.
 from __future__ import annotations
 
 import json
-import secrets
+import os
 from typing import Any
 
 from factory.release.resolve import Answer
@@ -52,7 +52,7 @@ def dotenv(answer: Answer) -> str:
 
 def github_output(answer: Answer) -> str:
     """What is appended to the file that GITHUB_OUTPUT names: each value between delimiters that nobody can guess."""
-    end = f"end_{secrets.token_hex(16)}"
+    end = f"end_{os.urandom(16).hex()}"
     return "".join(f"{key}<<{end}\n{value}\n{end}\n" for key, value in strings(answer).items())
 
 

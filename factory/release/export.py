@@ -68,7 +68,7 @@ def export(layout: Layout, asked: Asked, to: Path, *, with_bytes: bool) -> Bundl
         for digest, source in stored.items():
             store.put_copy(source, expected=digest)
         (part / "store" / "incoming").rmdir()
-        inside = replace(asked, policy=Layout(part).policy, bundle=part, check_bytes=with_bytes, now=now, seen=None)
+        inside = replace(asked, policy=layout.policy, bundle=part, check_bytes=with_bytes, now=now, seen=None)
         resolve.resolve(layout, inside)
         names = tuple(sorted(str(path.relative_to(part)) for path in part.rglob("*") if path.is_file()))
     ends = [verdict.revocations.head, *([verdict.head.head] if verdict.head is not None else [])]
@@ -146,10 +146,11 @@ def _built_beside(to: Path) -> Iterator[Path]:
         _take_away_left(to.parent, prefix)
         with _held_folder(to.parent, prefix) as part:
             try:
-                yield part
-                part.chmod(0o755)
-                _sync(part)
-                _rename(part, to)
+                built = part / "bundle"  # its mode is what the user's umask says; that of `part` is private
+                built.mkdir()
+                yield built
+                _sync(built)
+                _rename(built, to)
             finally:
                 shutil.rmtree(part, ignore_errors=True)
         files.sync_folder(to.parent)
@@ -184,10 +185,10 @@ def _sync(folder: Path) -> None:
         files.sync_folder(Path(path))
 
 
-def _rename(part: Path, to: Path) -> None:
+def _rename(built: Path, to: Path) -> None:
     """An empty folder is replaced, nothing else ever is."""
     try:
-        part.rename(to)
+        built.rename(to)
     except (FileExistsError, NotADirectoryError) as error:
         raise _taken(to) from error
     except OSError as error:

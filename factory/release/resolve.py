@@ -141,7 +141,7 @@ def choose_policy(layout: Layout, asked: Asked, now: datetime) -> ChosenPolicy:
     """
     if asked.policy_digest is not None and not is_digest(asked.policy_digest):
         raise UsageError("--policy-digest is sha256: and 64 hex digits", hint="factory policy check shows it")
-    if asked.bundle is not None and asked.policy is None and asked.policy_digest is None:
+    if asked.bundle is not None and asked.policy_digest is None and not _is_outside(asked.policy, asked.bundle):
         raise UsageError(
             "a bundle is judged by your own policy: whoever can swap a folder can swap the keys in it",
             where="--bundle",
@@ -165,6 +165,10 @@ def choose_policy(layout: Layout, asked: Asked, now: datetime) -> ChosenPolicy:
     compromised = {} if revoked is None else revocations.declared(revoked, own)
     newest = signed_policy.newest(own, travelling, now, compromised=compromised)
     return ChosenPolicy(newest, FILE if newest is own else SIGNED)
+
+
+def _is_outside(path: Path | None, folder: Path) -> bool:
+    return path is not None and not path.resolve().is_relative_to(folder.resolve())
 
 
 def _own_policy(layout: Layout, asked: Asked) -> Policy:

@@ -141,9 +141,9 @@ def require_fresh(head: Head, fresh_days: int, now: datetime) -> None:
     end = head.good_until(fresh_days)
     if end <= now:
         raise ExpiredError(
-            f"{head.what} was good until {time_text(end)}: something newer may be withheld",
+            f"{head.what} was good until {time_text(end)}, and it is {time_text(now)}: something newer may be withheld",
             where=head.file,
-            hint="get the newest trust/ (git pull); where it is made: factory channels refresh, and commit it",
+            hint="is the clock right? get the newest trust/ (git pull); where it is made: factory channels refresh",
         )
 
 

@@ -8,7 +8,8 @@ says is believed unless it was signed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -22,6 +23,11 @@ from factory.trust.policy import ChannelRule, Policy
 
 BOOTABLE = ("qcow2", "raw", "vmdk")
 """The stored forms, in the order in which one is chosen where none is asked for."""
+
+_AS_COMMITTED = (
+    "are images.lock and trust/ as they were committed? git diff images.lock trust/; "
+    "a bundle: factory export makes it anew"
+)
 
 
 @dataclass(frozen=True)
@@ -64,16 +70,19 @@ def judge(
             where="trust/revocations.dsse",
             hint="factory channels refresh makes it, where the image was baked; commit trust/",
         )
-    revoked = revocations.verify(papers.revocations, policy, now)
+    with _at("trust/revocations.dsse"):
+        revoked = revocations.verify(papers.revocations, policy, now)
     authority = Authority(policy, revoked.compromised)
-    head = None if channel is None else _head(papers, channel, policy, authority, now)
-    promotion = None
+    head = promotion = None
+    if channel is not None:
+        with _at(f"trust/channels/{channel}.dsse"):
+            head = _head(papers, channel, policy, authority, now)
+            promotion = head.promotions.get(who)
     if head is None:
         if papers.locked is None:
             raise UnsignedError(f"{who} does not stand in images.lock", where="images.lock")
         digest = papers.locked.digest
     else:
-        promotion = head.promotions.get(who)
         if promotion is None:
             raise UnsignedError(
                 f"{who} was never promoted to {channel}",
@@ -81,9 +90,10 @@ def judge(
                 hint=f"factory promote {papers.name} --to {channel}",
             )
         digest = promotion.digest
-    image = ticket.verify(_ticket(papers, digest), digest, authority)
-    if (image.name, image.arch) != (papers.name, papers.arch):
-        raise TamperedError(f"{digest} was signed as {image.name}/{image.arch}, not as {who}")
+    with _at(f"trust/tickets/{papers.name}-{papers.arch}.jsonl"):
+        image = ticket.verify(_ticket(papers, digest, channel), digest, authority)
+        if (image.name, image.arch) != (papers.name, papers.arch):
+            raise TamperedError(f"{digest} was signed as {image.name}/{image.arch}, not as {who}")
     if papers.locked is not None and papers.locked.digest == digest:
         _require_same(papers.locked, image)
     newest = max(image.newest, revoked.newest, *([head.newest] if head is not None else []))
@@ -120,6 +130,17 @@ def _is_by_development(promotion: promotions.Promotion, policy: Policy) -> bool:
     return len(others) < max(1, policy.channels[promotion.channel].approvals)
 
 
+@contextmanager
+def _at(file: str) -> Iterator[None]:
+    """Say of an error which file it is about, and what to do, where it does not."""
+    try:
+        yield
+    except TrustError as error:
+        error.where = error.where or file
+        error.hint = error.hint or _AS_COMMITTED
+        raise
+
+
 def _head(papers: Papers, channel: str, policy: Policy, authority: Authority, now: datetime) -> promotions.Channel:
     rule = channel_rule(policy, channel)
     if papers.channel is None:
@@ -131,7 +152,7 @@ def _head(papers: Papers, channel: str, policy: Policy, authority: Authority, no
     return promotions.verify(papers.channel, rule, authority, now)
 
 
-def _ticket(papers: Papers, digest: Digest) -> ticket.Ticket:
+def _ticket(papers: Papers, digest: Digest, channel: str | None) -> ticket.Ticket:
     where = f"trust/tickets/{papers.name}-{papers.arch}.jsonl"
     if papers.tickets is None:
         raise UnsignedError(
@@ -141,11 +162,12 @@ def _ticket(papers: Papers, digest: Digest) -> ticket.Ticket:
         )
     found = ticket.loads(papers.tickets, where)
     if digest not in found:
-        others = ", ".join(f"{other[:19]}…" for other in sorted(found)) or "none"
+        others = ", ".join(f"{other[:19]}…" for other in sorted(found)) or "nothing"
+        said_by = "images.lock names" if channel is None else f"channel {channel} points at"
         raise UnsignedError(
-            f"nothing is signed for {digest} (the tickets there are of {others})",
+            f"nothing is signed for {digest}, which {said_by} (there are tickets of {others})",
             where=where,
-            hint="is images.lock as it was committed? git diff images.lock trust/",
+            hint=_AS_COMMITTED,
         )
     return found[digest]
 

@@ -40,6 +40,7 @@ BUILDER_ROLES = ("builder",)
 VERIFIER_ROLES = ("verifier",)
 
 _NAMES = {PROVENANCE: "the provenance", TEST_RESULT: "the test result", SUMMARY: "the verification summary"}
+_MIXED = ": one of the two was changed since it was signed, or they are not of one ticket"
 
 
 @dataclass(frozen=True)
@@ -190,9 +191,9 @@ def _said(ticket: Ticket) -> _Said:
             )
     said = _Said(made.subjects, provenance.read(made), test_result.read(tests), summary.read(passed))
     if said.summary.inputs.provenance != ticket.provenance.digest:
-        raise TamperedError(f"{_NAMES[SUMMARY]} is of another provenance: {said.summary.inputs.provenance}")
+        raise TamperedError(f"{_NAMES[SUMMARY]} is of another provenance than the one beside it{_MIXED}")
     if said.summary.inputs.test_result != ticket.test_result.digest:
-        raise TamperedError(f"{_NAMES[SUMMARY]} is of another test result: {said.summary.inputs.test_result}")
+        raise TamperedError(f"{_NAMES[SUMMARY]} is of another test result than the one beside it{_MIXED}")
     if not said.test_result.passed:
         raise TrustError(f"{said.subjects[0].name} did not pass its checks")
     return said

@@ -16,12 +16,14 @@ STATE_SCRIPT = r"""
 echo '== failed'; systemctl list-units --failed --plain --no-legend --no-pager
 for table in tcp tcp6 udp udp6; do echo "== $table"; cat /proc/net/$table 2>/dev/null; done
 echo '== owners'; ss -Htulnp 2>/dev/null
+sleep 1; for table in udp udp6; do echo "== $table again"; cat /proc/net/$table 2>/dev/null; done
 echo '== why'; systemctl list-units --failed --plain --no-legend --no-pager | while read -r unit rest; do
   echo "-- $unit"; journalctl -b -o cat -n 4 --no-pager -u "$unit" 2>/dev/null; done
 sync
 echo '== end'
 """
-"""Prints the state in sections, and puts the guest's writes on its disk."""
+"""Prints the state in sections, and puts the guest's writes on its disk. UDP is looked at twice: a question somebody asks
+the network looks like a listener for a moment."""
 
 DHCP_CLIENT_PORTS = (68, 546)
 """UDP ports on which a DHCP client waits for the answers it asked for."""
@@ -70,6 +72,8 @@ def parse(text: str) -> GuestState:
         for listener in parse_sockets(table[:3], sections[table])
         if not ip_address(listener.address).is_loopback
     }
+    stayed = {one for table in ("udp", "udp6") for one in parse_sockets("udp", sections[f"{table} again"])}
+    listeners = {one for one in listeners if one.protocol != "udp" or one in stayed}
     return GuestState(
         tuple((unit, reasons.get(unit, "")) for unit in failed), tuple(sorted(listeners)), "\n".join(sections["owners"])
     )

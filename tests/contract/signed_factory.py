@@ -71,14 +71,16 @@ def key_of(name: str) -> FileSigner:
     return signer(ed25519.Ed25519PrivateKey.from_private_bytes(seed.to_bytes(32, "big")))
 
 
-def policy_text(*, version: int = 1, top: str = "", more: str = "", channels: str = CHANNELS, **roles: str) -> str:
-    """A policy: the five people of ROLES; `roles` changes one (`nightly='["approver"]'`) or, empty, leaves it out.
+def policy_text(
+    *, version: int = 1, top: str = "", more: str = "", channels: str = CHANNELS, roles: Mapping[str, str] | None = None
+) -> str:
+    """A policy: the five people of ROLES; `roles` changes one (`{"nightly": '["approver"]'}`) or, empty, leaves it out.
 
     A value may go on with lines of its own (`'["builder"]\\nnot_after = 2020-01-01T00:00:00Z'`).
     """
     tables = [
         f'[key.{name}]\npublic = "{key_of(name).public}"\nroles = {said}\n'
-        for name, said in {**ROLES, **roles}.items()
+        for name, said in {**ROLES, **(roles or {})}.items()
         if said
     ]
     return "\n".join([f"version = {version}\n{top}", *tables, channels, more])
@@ -236,7 +238,8 @@ class SignedFactory:
         return envelope
 
     def write_channel(self, channel: str, *, signer: str = "tester", **head: Any) -> None:
-        made = self.head(heads.CHANNEL, channel, self.promoted[channel], **head)
+        events = head.pop("events", self.promoted[channel])
+        made = self.head(heads.CHANNEL, channel, events, **head)
         self.layout.channels.mkdir(parents=True, exist_ok=True)
         (self.layout.channels / f"{channel}.dsse").write_bytes(heads.make(made, key_of(signer)).raw)
 

@@ -77,9 +77,9 @@ def test_show_names_who_signed(signed: SignedFactory, run: Run) -> None:
 def test_show_does_not_believe_a_keyid(signed: SignedFactory, run: Run) -> None:
     """A stranger's signature under nightly's id is told as a bad one."""
     forged = dsse.sign(statements.PAYLOAD_TYPE, signed.tickets["web"].provenance.payload, [key_of("mallory")]).raw
-    ids = [key_of(name).public.fingerprint.encode() for name in ("mallory", "nightly")]
+    mallory, nightly = (key_of(name).public.fingerprint.encode() for name in ("mallory", "nightly"))
     lines = signed.ticket_file().read_bytes().splitlines()
-    lines[lines.index(signed.tickets["web"].provenance.raw)] = forged.replace(*ids)
+    lines[lines.index(signed.tickets["web"].provenance.raw)] = forged.replace(mallory, nightly)
     signed.ticket_file().write_bytes(b"\n".join(lines))
     rows = {line.split()[0]: line for line in run("show", "web")[0].splitlines()}
     assert "nightly (bad)" in rows["provenance"]
@@ -98,6 +98,13 @@ def test_show_without_the_sbom_says_so(signed: SignedFactory, run: Run) -> None:
     signed.store.remove(signed.sboms["web"].digest)
     assert "its SBOM is not here" in run("show", "web")[1]
     assert "its SBOM is not here" in run("show", "web", "--statement", "sbom", code=3)[1]
+
+
+def test_show_does_not_take_another_sbom_for_it(signed: SignedFactory, run: Run) -> None:
+    path = signed.store.path(signed.sboms["web"].digest)
+    path.unlink()
+    path.write_bytes(signed.sboms["hardened"].raw)
+    assert "its SBOM is not here" in run("show", "web")[1]
 
 
 def test_show_of_what_left_trust_comes_from_the_catalog(signed: SignedFactory, run: Run) -> None:
@@ -141,7 +148,7 @@ def test_verify_finds_nothing_wrong(signed: SignedFactory, run: Run) -> None:
 
 
 def test_verify_by_a_policy_that_knows_nobody(signed: SignedFactory, run: Run) -> None:
-    text = policy_text(tester="", alice="", nightly='["approver"]')
+    text = policy_text(roles={"tester": "", "alice": "", "nightly": '["approver"]'})
     signed.own_policy.write_text(text)
     out, err = run("verify", "web", "--policy", str(signed.own_policy), "--json", code=6)
     found = findings(out)
@@ -210,7 +217,7 @@ def test_verify_needs_the_revocations_and_a_policy(signed: SignedFactory, run: R
     assert "no signed set of revocations" in run("verify", "web", code=6)[1]
 
 
-def test_table_shows_no_more_of_a_digest_than_it_should(signed: SignedFactory, run: Run) -> None:
+def test_show_is_narrow_enough_to_read(signed: SignedFactory, run: Run) -> None:
     out, _ = run("show", "web")
     assert hex_of(signed.images["web"].bake_key) not in out
     assert max(map(len, out.splitlines())) < 140

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from signed_factory import AMI, SignedFactory, build, key_of, policy_text, sha
@@ -17,10 +19,12 @@ from signed_factory import AMI, SignedFactory, build, key_of, policy_text, sha
 from factory import cli, lockfile
 from factory.digest import hex_of
 from factory.model import Layout
+from factory.release import resolve
 from factory.store import Store
-from factory.trust import dsse, statements, ticket
-from factory.trust.facts import CheckOutcome, Verification
-from factory.trust.predicates import summary, test_result
+from factory.trust import judgement, statements, ticket
+from factory.trust.dsse import Envelope
+from factory.trust.facts import CheckOutcome, ImageFacts, Verification
+from factory.trust.predicates import sbom, summary, test_result
 
 PAPERS = {
     "images.lock",
@@ -134,6 +138,19 @@ def test_travelling_policy_goes_along(signed: SignedFactory, run: Run) -> None:
     assert json.loads(alone(signed, "--json").stdout)["policy_version"] == 2
 
 
+def test_bundle_can_be_read_by_whom_the_umask_says(run: Run) -> None:
+    run.export("--bytes")
+    folders = [run.to, *(path for path in run.to.rglob("*") if path.is_dir())]
+    assert len({path.stat().st_mode for path in folders}) == 1
+    assert run.to.stat().st_mode & 0o777 == 0o777 & ~_umask()
+
+
+def _umask() -> int:
+    now = os.umask(0o022)
+    os.umask(now)
+    return now
+
+
 # --- refused
 
 
@@ -192,9 +209,10 @@ def refuse_edited_lock(signed: SignedFactory) -> None:
 
 
 def refuse_swapped_sbom(signed: SignedFactory) -> None:
+    """It is of this image, and its builder signed it; only the summary names another."""
     path = signed.store.path(signed.sboms["web"].digest)
     path.unlink()
-    path.write_bytes(signed.sboms["hardened"].raw)
+    path.write_bytes(sbom_of(signed, signed.images["web"], "nightly").raw)
 
 
 def refuse_damaged_travelling_policy(signed: SignedFactory) -> None:
@@ -216,20 +234,58 @@ def test_what_resolve_would_refuse_is_not_exported(signed: SignedFactory, run: R
     assert set(run.to.parent.iterdir()) == before
 
 
-def test_sbom_signed_by_a_stranger_is_not_exported(signed: SignedFactory, run: Run) -> None:
-    """The ticket is good and names the SBOM; the SBOM itself has no signature that counts."""
-    good = signed.tickets["web"]
-    bill = dsse.sign(statements.PAYLOAD_TYPE, signed.sboms["web"].payload, [key_of("mallory")])
+def sbom_of(signed: SignedFactory, facts: ImageFacts, signer: str) -> Envelope:
+    """An SBOM without any package."""
+    return statements.signed(sbom.statement(facts, (), signed.baked_at), [key_of(signer)])
+
+
+def name_sbom(signed: SignedFactory, bill: Envelope) -> None:
+    """A good ticket of `web` that names another SBOM, which is put into the store."""
     signed.store.put_bytes(bill.raw)
+    made = signed.tickets["web"].provenance
+    subjects = statements.of_envelope(made, statements.PROVENANCE, "").subjects
     at = signed.verified_at
-    subjects = statements.of_envelope(good.provenance, statements.PROVENANCE, "").subjects
-    tests = Verification((CheckOutcome("web", "test_tls", "passed"),), at, sha("policy"), {"web": sha("checks")})
-    signed_tests = statements.signed(test_result.statement(subjects, tests), [key_of("tester")])
-    inputs = summary.Inputs(good.provenance.digest, signed_tests.digest, bill.digest)
+    said = Verification((CheckOutcome("web", "test_tls", "passed"),), at, sha("policy"), {"web": sha("checks")})
+    tests = statements.signed(test_result.statement(subjects, said), [key_of("tester")])
+    inputs = summary.Inputs(made.digest, tests.digest, bill.digest)
     passed = statements.signed(summary.statement(subjects, inputs, sha("policy"), at), [key_of("tester")])
-    signed.write_tickets("web", [ticket.Ticket(good.provenance, signed_tests, passed)])
+    signed.write_tickets("web", [ticket.Ticket(made, tests, passed)])
+
+
+def test_sbom_signed_by_a_stranger_is_not_exported(signed: SignedFactory, run: Run) -> None:
+    name_sbom(signed, sbom_of(signed, signed.images["web"], "mallory"))
     run("resolve", "web")
     assert "the SBOM of web/amd64 is signed by a key that the policy does not know" in run.export(code=6)[1]
+
+
+def test_sbom_of_other_artifacts_is_not_exported(signed: SignedFactory, run: Run) -> None:
+    fewer = replace(signed.images["web"], artifacts=signed.images["web"].artifacts[:1])
+    name_sbom(signed, sbom_of(signed, fewer, "nightly"))
+    run("resolve", "web")
+    assert "speaks of other subjects" in run.export(code=6)[1]
+
+
+def test_other_sbom_that_the_summary_names_is_exported(signed: SignedFactory, run: Run) -> None:
+    bill = sbom_of(signed, signed.images["web"], "nightly")
+    name_sbom(signed, bill)
+    assert json.loads(run.export("--json")[0])["sbom"] == bill.digest
+
+
+def test_head_that_moves_during_an_export_is_exported_as_judged(
+    signed: SignedFactory, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = signed.layout.channels / "prod.dsse"
+    judged = head.read_bytes()
+    read = resolve.read_papers
+
+    def moved(*arguments: Any) -> judgement.Papers:
+        papers = read(*arguments)
+        head.write_bytes(b"another")
+        return papers
+
+    monkeypatch.setattr(resolve, "read_papers", moved)
+    run.export("--channel", "prod")
+    assert (run.to / "trust" / "channels" / "prod.dsse").read_bytes() == judged
 
 
 def test_image_without_bytes_there_is_refused(run: Run) -> None:

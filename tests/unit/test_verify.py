@@ -123,6 +123,8 @@ broken.service loaded failed failed A broken unit
 == owners
 tcp LISTEN 0 128 0.0.0.0:22 0.0.0.0:* users:(("sshd",pid=260,fd=3))
 udp UNCONN 0 0 0.0.0.0:5353 0.0.0.0:* users:(("avahi",pid=1,fd=3))
+== udp again
+{UDP}== udp6 again
 == why
 -- broken.service
 it said so
@@ -145,6 +147,12 @@ def test_parse_sockets_gives_back_any_address(port: int, address: object, state:
     line = f"  0: {packed}:{port:04X} 00000000:0000 {state} 00000000:00000000"
     expected = [Listener("tcp", port, str(address))] if state == "0A" else []
     assert parse_sockets("tcp", [line]) == expected
+
+
+def test_parse_passes_over_a_udp_socket_that_is_gone_a_second_later() -> None:
+    gone = STATE.replace(f"== udp again\n{UDP}", "== udp again\n")
+    assert {listener.protocol for listener in parse(STATE).listeners} == {"tcp", "udp"}
+    assert {listener.protocol for listener in parse(gone).listeners} == {"tcp"}
 
 
 def test_parse_finds_failed_units_and_open_listeners() -> None:
