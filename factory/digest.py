@@ -5,12 +5,18 @@ Hashing happens in this process: hashlib with a large buffer is several times fa
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 from typing import Any, NewType
 
 import rfc8785
+
+try:
+    from _sha256 import (
+        sha256 as _small,
+    )  # CPython's own: hashlib would load OpenSSL, which takes longer than a resolve's sums
+except ImportError:  # a Python that calls it otherwise
+    from hashlib import sha256 as _small
 
 Digest = NewType("Digest", str)
 """`sha256:` and 64 lower-case hex digits."""
@@ -38,7 +44,7 @@ def hex_of(digest: Digest) -> str:
 
 def of_bytes(data: bytes) -> Digest:
     """The digest of `data`."""
-    return Digest("sha256:" + hashlib.sha256(data).hexdigest())
+    return Digest("sha256:" + _small(data).hexdigest())
 
 
 def of_json(value: Any) -> Digest:
@@ -48,6 +54,8 @@ def of_json(value: Any) -> Digest:
 
 def of_file(path: Path) -> Digest:
     """The digest of a file's bytes. Raises OSError."""
+    import hashlib  # OpenSSL's is several times as fast
+
     hasher = hashlib.sha256()
     buffer = bytearray(_BUFFER_BYTES)
     view = memoryview(buffer)

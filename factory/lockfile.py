@@ -31,6 +31,8 @@ _MARKER = re.compile(r"^(?:<{7}|\|{7}|>{7})(?: .*)?$|^={7}$", re.MULTILINE)
 _SHA = r"sha256:[0-9a-f]{64}"
 _WORD = r"[!#-\[\]-~]+"  # printable ASCII without space, quote and backslash
 _NAME = r"[a-z0-9-]{1,63}"
+_HEADERS = re.compile(rb"\n(?=[^\S\n]*(?:\[\[|image|base[^ ]|[<=>|]{7}))")  # what may begin an entry, or is a conflict
+_ENTRIES = re.compile(rb'\n\[\[(?:image|base)\]\](?:  #[^\n]*)?\nname = "[a-z0-9-]+"\n')
 _PACKAGE = re.compile(rf"({_WORD}) ({_WORD}) ({_WORD}) ({_SHA})")
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -38,60 +40,58 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 def read(path: Path) -> Lock:
     """The lock in a file; an empty one where there is no file. LockError where it is not wholly understood."""
     try:
-        text = path.read_bytes().decode("utf-8")
+        raw = path.read_bytes()
     except FileNotFoundError:
         return Lock()
     except OSError as error:
         raise LockError(f"cannot read {path.name}: {error.strerror}", where=str(path)) from error
-    except UnicodeDecodeError as error:
-        raise LockError(f"{path.name} is not UTF-8 text", where=path.name, hint=REPAIR_HINT) from error
-    return loads(text, path.name)
+    return loads(decoded(raw, path.name), path.name)
 
 
 def find(path: Path, name: str) -> list[LockedImage]:
-    """As `find_in`, in a file; nothing where there is none."""
+    """As `find_in`, in a file; nothing where there is none. LockError."""
     try:
-        text = path.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError):
+        return find_in(path.read_bytes(), name, path.name)
+    except OSError:
         return _of_name(read(path), name)
-    return find_in(text, name, path.name)
 
 
-def find_in(text: str, name: str, file: str = "images.lock") -> list[LockedImage]:
+def find_in(raw: bytes, name: str, file: str = "images.lock") -> list[LockedImage]:
     """The entries of one image, an architecture each, without reading those of others: for a deploy job's quick answer.
 
-    A lock that is not written as `dumps` writes it is read as a whole. LockError as by `read`, but faults inside other
-    entries are not seen.
+    A lock whose lines are not as `dumps` writes them is read as a whole. LockError as by `read`, but faults inside
+    other entries are not seen.
     """
-    alone = _entries_alone(text, name)
-    return _of_name(loads(text if alone is None else alone, file), name)
+    alone = _entries_alone(raw, name) if is_name(name) else raw
+    return _of_name(loads(decoded(alone, file), file), name)
+
+
+def decoded(raw: bytes, name: str) -> str:
+    """The text of a lock. LockError where it is none."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise LockError(f"{name} is not UTF-8 text", where=name, hint=REPAIR_HINT) from error
 
 
 def _of_name(lock: Lock, name: str) -> list[LockedImage]:
     return [image for (found, _), image in sorted(lock.images.items()) if found == name]
 
 
-def _entries_alone(text: str, name: str) -> str | None:
-    """The text of a lock without the entries of other images and bases; None where it is not in the form we write.
+def _entries_alone(raw: bytes, name: str) -> bytes:
+    """A lock without the entries of other images and bases; all of it where it is not in the form we write.
 
-    In that form every table header stands at the start of its line, and nothing else looks like one.
+    In that form each table header stands alone on its line but for a comment, and the line after it gives the name.
     """
-    images, bases = text.count("\n[[image]]"), text.count("\n[[base]]")
-    if (
-        text.count("[[") != images + bases
-        or text.count('\nname = "') != images + bases
-        or any(foreign in text for foreign in ("<<<<<<<", ">>>>>>>", "\n=======", '"""', "'''"))
-    ):
-        return None
-    head, wanted = text.partition("\n[[")[0], f'\nname = "{name}"\n'
-    found, at = [head], text.find(wanted)
-    while at != -1:
-        start = text.rfind("\n[[", 0, at)
-        end = text.find("\n[[", at)
-        if text.startswith("\n[[image]]", start):
-            found.append(text[start:] if end == -1 else text[start:end])
-        at = text.find(wanted, at + 1)
-    return "".join(found)
+    starts = [match.start() for match in _HEADERS.finditer(raw)]
+    if not starts or len(starts) != len(_ENTRIES.findall(raw)):
+        return raw
+    wanted = b'\nname = "%s"\n' % name.encode()
+    found = [raw[: starts[0]]]
+    for start, end in zip(starts, [*starts[1:], len(raw)], strict=True):
+        if raw.startswith(b"\n[[image]]", start) and raw.startswith(wanted, raw.index(b"\n", start + 1)):
+            found.append(raw[start:end])
+    return b"".join(found)
 
 
 def loads(text: str, name: str = "images.lock") -> Lock:

@@ -4,10 +4,14 @@ Data goes to standard output, progress and logs to standard error. With `--json`
 also when it fails. A failure is one line with its cause, then where and a hint; `-v` adds the traceback.
 """
 
+# ruff: noqa: E402
 from __future__ import annotations
 
-import errno
 import gc
+
+gc.disable()  # while modules load nothing can be collected, and looking takes time; turned on below
+
+import errno
 import importlib
 import os
 import signal
@@ -180,3 +184,6 @@ def _is_verbose(arguments: list[str]) -> bool:
         if argument in ("-v", "--verbose"):
             return True
     return False
+
+
+gc.enable()

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -68,7 +68,7 @@ def export(layout: Layout, asked: Asked, to: Path, *, with_bytes: bool) -> Bundl
         for digest, source in stored.items():
             store.put_copy(source, expected=digest)
         (part / "store" / "incoming").rmdir()
-        inside = replace(asked, policy=layout.policy, bundle=part, check_bytes=with_bytes, now=now, seen=None)
+        inside = asked._replace(policy=layout.policy, bundle=part, check_bytes=with_bytes, now=now, seen=None)
         resolve.resolve(layout, inside)
         names = tuple(sorted(str(path.relative_to(part)) for path in part.rglob("*") if path.is_file()))
     ends = [verdict.revocations.head, *([verdict.head.head] if verdict.head is not None else [])]

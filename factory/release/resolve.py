@@ -6,16 +6,16 @@ The judgement is trust/judgement.py's; here is what it is given: the deployer's 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
-from dataclasses import dataclass
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from factory import lockfile
 from factory.digest import Digest, is_digest
-from factory.errors import LockError, TamperedError, TrustError, UnsignedError, UsageError
+from factory.errors import TamperedError, TrustError, UnsignedError, UsageError
 from factory.model import Layout, LockedImage
 from factory.store import Store
 from factory.trust import heads, judgement, policy, reading, revocations, seen, signed_policy, ticket
@@ -27,8 +27,7 @@ MAX_LOCK_BYTES = 64 << 20
 CHECKOUT, FILE, DIGEST, SIGNED = "checkout", "file", "digest", "signed"
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(NamedTuple):
     """What a deploy job asks. `now` is its clock; `bundle` stands for a folder that `factory export` wrote.
 
     `name` is NAME or NAME/ARCH; None only with a bundle, which holds one image.
@@ -45,8 +44,7 @@ class Asked:
     now: datetime | None = None
 
 
-@dataclass(frozen=True)
-class ChosenPolicy:
+class ChosenPolicy(NamedTuple):
     """The policy that judges, and why it may.
 
     `source`: the deployer named its `file` or `digest`; root keys of the deployer's own file `signed` it, and it is
@@ -57,8 +55,7 @@ class ChosenPolicy:
     source: str
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """The one image. `path` is None where its bytes are not here; `artifact` is its native id, or the file's digest."""
 
     name: str
@@ -192,17 +189,14 @@ def locate(layout: Layout, name: str | None, *, bundled: bool = False) -> Locked
     """
     try:
         raw = reading.read_file(layout.lock, "images.lock", max_bytes=MAX_LOCK_BYTES, below=layout.root)
-        text = raw.decode("utf-8")
     except FileNotFoundError:
         hint = "is it what factory export wrote?" if bundled else "-C DIR names the factory"
         raise UsageError("there is no images.lock here", where=str(layout.lock), hint=hint) from None
-    except UnicodeDecodeError as error:
-        raise LockError("images.lock is not UTF-8 text", where=str(layout.lock), hint=lockfile.REPAIR_HINT) from error
     wanted, slash, arch = (name or "").partition("/")
     if name is None:
-        fitting = list(lockfile.loads(text).images.values())
+        fitting = list(_all(raw))
     else:
-        fitting = [image for image in lockfile.find_in(text, wanted) if not slash or image.arch == arch]
+        fitting = [image for image in lockfile.find_in(raw, wanted) if not slash or image.arch == arch]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
@@ -212,13 +206,17 @@ def locate(layout: Layout, name: str | None, *, bundled: bool = False) -> Locked
             where=str(layout.lock),
             hint="say which: " + ", ".join(names[:20]),
         )
-    raise _not_there(layout, name, text, bundled=bundled)
+    raise _not_there(layout, name, raw, bundled=bundled)
 
 
-def _not_there(layout: Layout, name: str | None, text: str, *, bundled: bool) -> UsageError | UnsignedError:
+def _all(raw: bytes) -> Iterable[LockedImage]:
+    return lockfile.loads(lockfile.decoded(raw, "images.lock")).images.values()
+
+
+def _not_there(layout: Layout, name: str | None, raw: bytes, *, bundled: bool) -> UsageError | UnsignedError:
     import difflib  # only for the hint
 
-    every = sorted(f"{image.name}/{image.arch}" for image in lockfile.loads(text).images.values())
+    every = sorted(f"{image.name}/{image.arch}" for image in _all(raw))
     there, where = ", ".join(every[:20]) or "nothing", str(layout.lock)
     if bundled:
         asked = "" if name is None else f", not {name}"
@@ -295,6 +293,8 @@ def _require_signed(descriptor: int, artifact: Artifact, path: Path, what: str, 
     if not check:
         return
     with open(descriptor, "rb", buffering=0, closefd=False) as file:
+        import hashlib  # loads OpenSSL: only where there is something large to hash
+
         found = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
     if found != artifact.native:
         raise TamperedError(f"{what} is {found}, but {artifact.native} was signed", where=str(path), hint=hint)

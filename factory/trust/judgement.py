@@ -12,14 +12,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
 
 from factory.digest import Digest
 from factory.errors import ExpiredError, TamperedError, TrustError, UnsignedError
 from factory.model import LockedImage
-from factory.trust import promotions, revocations, statements, ticket
+from factory.trust import revocations, statements, ticket
 from factory.trust.authority import Authority
 from factory.trust.facts import Artifact
 from factory.trust.policy import ChannelRule, Policy
+
+if TYPE_CHECKING:
+    from factory.trust import promotions
 
 BOOTABLE = ("qcow2", "raw", "vmdk")
 """The stored forms, in the order in which one is chosen where none is asked for."""
@@ -45,8 +49,7 @@ class Papers:
     channel: bytes | None = None
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """An image that may run. `place` and `artifact`: the stored form that was asked for, or would be chosen."""
 
     image: ticket.Vouched
@@ -106,6 +109,8 @@ def judge(
         )
     revoked.refuse_revoked(digest, image.ancestors, now)
     if head is not None and promotion is not None:
+        from factory.trust import promotions
+
         promotions.judge(promotion, policy.channels[head.name], image, now)
     development = image.development or (promotion is not None and _is_by_development(promotion, policy))
     return Verdict(image, channel, _artifact(image, place), revoked, head, authority, development)
@@ -149,6 +154,8 @@ def _head(papers: Papers, channel: str, policy: Policy, authority: Authority, no
             where=f"trust/channels/{channel}.dsse",
             hint=f"factory promote {papers.name} --to {channel}",
         )
+    from factory.trust import promotions  # only a channel needs it, and a deploy job waits for it to load
+
     return promotions.verify(papers.channel, rule, authority, now)
 
 

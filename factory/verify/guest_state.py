@@ -22,8 +22,8 @@ echo '== why'; systemctl list-units --failed --plain --no-legend --no-pager | wh
 sync
 echo '== end'
 """
-"""Prints the state in sections, and puts the guest's writes on its disk. UDP is looked at twice: a question somebody asks
-the network looks like a listener for a moment."""
+"""Prints the state in sections, and puts the guest's writes on its disk. UDP is looked at twice: a question asked
+of the network looks like a listener for a moment."""
 
 DHCP_CLIENT_PORTS = (68, 546)
 """UDP ports on which a DHCP client waits for the answers it asked for."""
