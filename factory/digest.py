@@ -11,10 +11,8 @@ from typing import Any, NewType
 
 import rfc8785
 
-try:
-    from _sha256 import (
-        sha256 as _small,
-    )  # CPython's own: hashlib would load OpenSSL, which takes longer than a resolve's sums
+try:  # for what is small, CPython's own: hashlib loads OpenSSL first, which takes longer than all sums of a `resolve`
+    from _sha256 import sha256 as _small  # type: ignore[import-not-found]
 except ImportError:  # a Python that calls it otherwise
     from hashlib import sha256 as _small
 
