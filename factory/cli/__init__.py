@@ -16,7 +16,6 @@ import importlib
 import os
 import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +107,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(run(arguments))
     gc.disable()  # it ends before there is anything to collect
     code = run(arguments)
-    with suppress(OSError, ValueError):  # whoever read our output may be gone
-        sys.stdout.flush()
-        sys.stderr.flush()
+    code = code if output.flush() else code or ToolError.exit_code
     os._exit(code)  # taking an interpreter apart takes as long as half of its start
 
 

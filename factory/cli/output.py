@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
 from typing import IO, Any
 
 from factory.errors import FactoryError
@@ -39,10 +40,22 @@ def document(value: Any) -> None:
     data(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def flush() -> bool:
+    """Hand on what is still held back; whether standard output could take it."""
+    with suppress(OSError, ValueError, AttributeError):  # closed, full, or never there
+        sys.stderr.flush()
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError, AttributeError):
+        return False
+    return True
+
+
 def fail(error: FactoryError, *, as_json: bool) -> int:
-    """Show an error; its exit code."""
+    """Show an error; its exit code. Standard output may be what is at fault."""
     if as_json:
-        document({"error": error.as_json()})
+        with suppress(OSError):
+            document({"error": error.as_json()})
     explain(error)
     return error.exit_code
 

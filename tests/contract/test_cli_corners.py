@@ -147,3 +147,14 @@ def test_file_where_a_folder_should_be_is_no_bug(capsys: pytest.CaptureFixture[s
     assert code == 3
     assert ".factory" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("target", ["/dev/full", None])
+def test_answer_that_cannot_be_written_is_no_success(target: str | None) -> None:
+    project = Path(__file__).resolve().parents[2]
+    redirect = f">{target}" if target else ">&-"
+    command = f'"$0" -c "from factory.cli import main; main()" -C "$1" resolve web --frozen --json {redirect}'
+    argv = ["bash", "-c", command, sys.executable, str(project)]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode not in (0, 1)
+    assert "Traceback" not in done.stderr
