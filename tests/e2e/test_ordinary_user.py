@@ -96,7 +96,9 @@ def _own_python(root: Path) -> str:
     subprocess.run(["cp", "-r", f"{installed}/.", str(packages)], check=True)
     for editable in packages.glob("__editable__*factory*"):
         editable.unlink()
-    shutil.copytree(PROJECT / "factory", packages / "factory", ignore=shutil.ignore_patterns("skeleton"))
+    shutil.copytree(
+        PROJECT / "factory", packages / "factory", ignore=shutil.ignore_patterns("role", "templates", "__pycache__")
+    )
     script = root / "venv/bin/ansible-playbook"
     script.write_text(f"#!{root}/venv/bin/python\nfrom ansible.cli.playbook import main\n\nmain()\n")
     script.chmod(0o755)

@@ -15,13 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from factory import proc
-from factory.digest import Digest
+from factory.digest import Digest, of_bytes
 from factory.disk.manifest import Change
 from factory.errors import DiskError, SpecError, VerifyError
 from factory.verify import boot_image, built_in, checks, disk_state, needles, report, run
 from factory.verify.first_boot import FIRST_BOOT, allowed
 from factory.verify.guest_state import Listener, parse, parse_sockets, undeclared
 from factory.verify.report import Case, VerifyReport
+from factory.verify.request import VerifyRequest
+from factory.vm.session import Way
 
 # what may change
 
@@ -465,3 +467,29 @@ def test_add_to_junit_keeps_what_pytest_wrote(tmp_path: Path) -> None:
     assert failure is not None
     assert failure.text == "bad ? here\nmore"
     assert (suites[1].get("failures"), suites[1].get("skipped")) == ("1", "1")
+
+
+# a guest that stands still
+
+
+@pytest.mark.parametrize(
+    ("console", "accelerator", "stalled"),
+    [
+        ("[    0.000000] Linux version 6.1\n[    0.95] IP idents hash table", "tcg", True),
+        ("[    0.000000] Linux version 6.1\n[    0.95] IP idents hash table", "kvm", False),
+        ("[    0.000000] Linux version 6.1\n[    1.9] Run /init as init process", "tcg", False),
+        ("[    0.000000] Linux version 6.1\n[    1.9] Kernel panic - not syncing", "tcg", False),
+        ("BdsDxe: failed to load Boot0001", "tcg", False),
+        (None, "tcg", False),
+    ],
+)
+def test_stall_is_a_kernel_that_began_and_started_nothing(
+    tmp_path: Path, console: str | None, accelerator: str, stalled: bool
+) -> None:
+    if console is not None:
+        (tmp_path / "console.log").write_text(console)
+    request = VerifyRequest(
+        name="web", artifact=tmp_path, format="raw", digest=of_bytes(b""), manifest=tmp_path, work=tmp_path,
+        logs=tmp_path, accelerator=accelerator, way=Way("smbios"),
+    )  # fmt: skip
+    assert run.has_stalled(request) is stalled
