@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from factory.cli import output
+from factory.cli import output, times
 from factory.errors import UsageError
 from factory.model import Layout
 
@@ -105,7 +105,7 @@ def revoke(
     from factory.trust.statements import time_text
 
     layout = Layout(obj["folder"].resolve())
-    done = flow.revoke(layout, target, reason, _signing(layout, key), at=_time(at, "--at"), unknown=unknown)
+    done = flow.revoke(layout, target, reason, _signing(layout, key), at=times.parse(at, "--at"), unknown=unknown)
     event = done.event
     if as_json:
         output.document(
@@ -186,17 +186,29 @@ def list_channels(obj: dict[str, Any], /, channel: str | None, history: bool, as
 
 @channels.command("refresh")
 @click.option("--all", "every", is_flag=True, help="Also what is good for long enough.")
+@click.option(
+    "--adopt", "takes_over", is_flag=True, help="Sign what only development keys had signed, with a real key."
+)
 @_KEY
 @_JSON
 @click.pass_obj
-def refresh(obj: dict[str, Any], /, every: bool, key: str | None, as_json: bool) -> int:
+def refresh(
+    obj: dict[str, Any], /, every: bool, takes_over: bool, key: str | None, as_json: bool
+) -> int:  # fmt: skip
     """Sign anew the heads with less than a third of their life left, and the set of revocations.
 
-    What they list is not changed. One that does not verify is left as it is: exit 6.
+    What they list is not changed. One that does not verify is left as it is: exit 6. With --adopt an approver's or
+    root's key takes over what rests on development keys alone.
     """
     from factory.release import refresh as flow
 
     layout = Layout(obj["folder"].resolve())
+    if takes_over:
+        if every:
+            raise UsageError(
+                "--adopt signs what has to be signed, --all everything", where="--all", hint="leave it out"
+            )
+        return _adopt(layout, key, as_json=as_json)
     done = flow.refresh(layout, _signing(layout, key), every=every)
     if as_json:
         output.document(
@@ -223,6 +235,34 @@ def refresh(obj: dict[str, Any], /, every: bool, key: str | None, as_json: bool)
     return 6 if done.refused else 0
 
 
+def _adopt(layout: Layout, key: str | None, *, as_json: bool) -> int:
+    from factory.release import adopt as flow
+
+    done = flow.adopt(layout, _signing(layout, key))
+    if as_json:
+        output.document(
+            {
+                "renewed": [{"file": head.file, "version": head.version} for head in done.heads],
+                "adopted": [{"file": one.file, "of": one.of, "what": one.what} for one in done.events],
+                "void": [{"file": one.file, "of": one.of, "what": one.what} for one in done.void],
+                "refused": [{"file": file, "error": _error(error)} for file, error in sorted(done.refused.items())],
+            }
+        )
+    else:
+        for one in done.events:
+            output.say(f"took over {one.what}")
+        for one in done.void:
+            output.say(f"{output.colour('void', 'yellow', 'bold')}: {one.what}: promote it anew")
+        for head in done.heads:
+            output.data(f"{head.file}  version {head.version}")
+        if not done.heads:
+            output.say("no head in trust/ rests on development keys alone")
+        output.say("what they signed of images: factory bake verifies it again, and signs it" + f"; {_COMMIT}")
+    for file, error in sorted(done.refused.items()):
+        output.say(f"{output.colour('refused', 'red', 'bold')} {file}: {error.message}")
+    return 6 if done.refused else 0
+
+
 def _tell_channel(state: ChannelState) -> None:
     heading = output.colour(state.name, "bold")
     if state.version is None or state.expires_at is None:
@@ -231,9 +271,14 @@ def _tell_channel(state: ChannelState) -> None:
     output.say(f"{heading}: version {state.version}, good until {_text(state.expires_at)}")
     if state.fault is not None:
         output.say(f"  {output.colour('refused', 'red')}: {state.fault.message}")
-    width = max((len(place.promotion.image) for place in state.places), default=0)
+    width = max((len(place.image) for place in state.places), default=0)
     for place in state.places:
         said = place.promotion
+        if said is None:
+            output.data(f"{state.name}  {place.image:<{width}}  -  -  -  {_state(place)}")
+            if place.refused is not None:
+                output.say(f"  {output.colour('refused', 'red')}: {place.refused.message}")
+            continue
         by = ",".join(said.approvers) or "-"
         output.data(f"{state.name}  {said.image:<{width}}  {said.digest}  {_text(said.made_at)}  {by}  {_state(place)}")
         for line in _odd(said):
@@ -321,7 +366,11 @@ def _channel_json(state: ChannelState) -> dict[str, Any]:
         "expires_at": None if state.expires_at is None else _text(state.expires_at),
         "error": _error(state.fault),
         "images": [
-            {**_promotion_json(place.promotion), "state": _state(place), "error": _error(place.refused)}
+            {
+                **({"image": place.image} if place.promotion is None else _promotion_json(place.promotion)),
+                "state": _state(place),
+                "error": _error(place.refused),
+            }
             for place in state.places
         ],
     }
@@ -368,26 +417,11 @@ def _waivers(waive: tuple[str, ...], owner: str | None, reason: str | None, unti
     for name, value in given.items():
         if value is not None and not (value.isprintable() and len(value) <= MAX_TEXT):
             raise UsageError(f"{name} is one line of at most {MAX_TEXT} printable characters", where=name)
-    end = _time(until, "--until")
+    end = times.parse(until, "--until")
     assert owner is not None
     assert reason is not None
     assert end is not None
     return tuple(Waiver(requirement, owner, reason, end) for requirement in dict.fromkeys(waive))
-
-
-def _time(text: str | None, option: str) -> datetime | None:
-    """A time with its offset, or a day (its first second, UTC)."""
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None and len(text) == len("2026-12-31"):
-            moment = moment.replace(tzinfo=UTC)
-        if moment.tzinfo is not None:
-            return moment.astimezone(UTC).replace(microsecond=0)
-    except (ValueError, OverflowError):
-        pass
-    raise UsageError(f"{text!r} is no time", where=option, hint="like 2026-12-31T12:00:00Z, or 2026-12-31")
 
 
 def _signing(layout: Layout, key: str | None) -> Signing:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from factory.cli import output
+from factory.cli import output, times
 from factory.errors import TrustError, UsageError
 from factory.model import Layout
 
@@ -55,7 +55,13 @@ def new(
         )
     _check_roles(roles)
     wanted = keys.Wanted(
-        name, roles, algorithm, arn, _time(not_after), (lambda: ask_new(name)) if passphrase else None, not no_policy
+        name,
+        roles,
+        algorithm,
+        arn,
+        times.parse(not_after, "--not-after"),
+        (lambda: ask_new(name)) if passphrase else None,
+        not no_policy,
     )
     layout = Layout(obj["folder"].resolve())
     made = keys.new(layout, wanted)
@@ -122,7 +128,9 @@ def rotate(
         encrypted = arn is None and (passphrase or (path is not None and keys.is_encrypted(path)))
         algorithm = old.public.algorithm if path is not None and not in_kms else ED25519
         ask = (lambda: ask_new(f"{name}'s successor")) if encrypted else None
-        return keys.Wanted(name, algorithm=algorithm, arn=arn, not_after=_time(not_after), passphrase=ask)
+        return keys.Wanted(
+            name, algorithm=algorithm, arn=arn, not_after=times.parse(not_after, "--not-after"), passphrase=ask
+        )
 
     layout = Layout(obj["folder"].resolve())
     done = keys.rotate(layout, name, wanted, Signing.open(layout, ask=ask_known, say=output.say))
@@ -219,21 +227,6 @@ def _check_roles(roles: tuple[str, ...]) -> None:
                 where="--role",
                 hint=f"one of: {', '.join(ROLES)}",
             )
-
-
-def _time(text: str | None) -> datetime | None:
-    """A time with its offset, or a day (its first second, UTC)."""
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None and len(text) == len("2027-06-01"):
-            moment = moment.replace(tzinfo=UTC)
-        if moment.tzinfo is not None:
-            return moment.astimezone(UTC).replace(microsecond=0)
-    except (ValueError, OverflowError):
-        pass
-    raise UsageError(f"{text!r} is no time", where="--not-after", hint="like 2027-06-01T00:00:00Z, or 2027-06-01")
 
 
 def _compromised(layout: Layout) -> frozenset[Any]:

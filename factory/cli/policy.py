@@ -41,7 +41,7 @@ def check(obj: dict[str, Any], /, file: Path | None, as_json: bool) -> None:
             "there is no trust policy here", where=str(path), hint="factory key new NAME --role ROLE begins one"
         ) from None
     now = datetime.now(UTC)
-    warnings = policies.warnings(found, now) + ([] if file is not None else _of_signed(layout, found, now))
+    warnings = policies.warnings(found, now) + ([] if file is not None else _of_checkout(layout, found, now))
     if as_json:
         output.document(_json(found, warnings))
         return
@@ -68,6 +68,18 @@ def sign(obj: dict[str, Any], /, name: str | None, as_json: bool) -> None:
     else:
         output.say(f"signed version {signed.version} of the policy: {layout.signed_policy}; commit it")
         output.data(signed.digest)
+
+
+def _of_checkout(layout: Layout, found: Policy, now: datetime) -> list[str]:
+    """What is amiss in trust/ with the checkout's policy."""
+    if found.allow_development or not any(key.development for key in found.keys.values()):
+        return _of_signed(layout, found, now)
+    from factory.release import adopt
+
+    return _of_signed(layout, found, now) + [
+        f"{file} rests on development keys, which count no more: factory channels refresh --adopt, then factory bake"
+        for file in adopt.resting(layout, found)
+    ]
 
 
 def _of_signed(layout: Layout, found: Policy, now: datetime) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import Any
 import click
 
 from factory.cli import answers, output
-from factory.errors import FactoryError, LockMismatchError, UsageError
+from factory.errors import FactoryError, LockMismatchError, TamperedError, UsageError
 from factory.model import Layout
 from factory.release import resolve as flow
 from factory.release.resolve import Answer, Asked
+from factory.trust import strict
 
 _QUERY = ("name", "channel", "at", "policy", "policy_digest", "seen", "bundle", "check_bytes")
 """What Terraform may ask for; an option on the command line goes first."""
@@ -48,6 +48,10 @@ def resolve(obj: dict[str, Any], /, name: str | None, **options: Any) -> int:
     and that nothing is stale. Without --locked or --frozen it only says so where images.lock is not true to its inputs.
     """
     form, inputs = _one_of(options, _FORMS), _one_of(options, ("locked", "frozen"))
+    for option in ("channel", "at", "policy", "policy_digest", "seen", "bundle"):
+        if options[option] == "":
+            flag = "--" + option.replace("_", "-")
+            raise UsageError(f"{flag} is empty", where=flag, hint="is a variable not set? leave the option out")
     asked = {"name": name, **options}
     if form == "terraform":
         asked = _with_query(asked)
@@ -62,6 +66,7 @@ def resolve(obj: dict[str, Any], /, name: str | None, **options: Any) -> int:
         seen=_path(asked["seen"]),
         bundle=_folder(asked["bundle"]),
         check_bytes=bool(asked["check_bytes"]),
+        frozen=inputs == "frozen",
     )
     if request.bundle is not None and inputs == "locked":
         raise UsageError("a bundle holds no inputs to compare with", where="--locked", hint="leave it out")
@@ -69,7 +74,7 @@ def resolve(obj: dict[str, Any], /, name: str | None, **options: Any) -> int:
     if inputs != "frozen" and request.bundle is None:
         _compare_inputs(layout, answer, must=inputs == "locked")
     _print(answer, form, github)
-    _say(answer)
+    _say(answer, bundled=request.bundle is not None)
     return 0
 
 
@@ -98,7 +103,7 @@ def _print(answer: Answer, form: str | None, github: Path | None) -> None:
         output.data(forms[form](answer) if form in forms else answer.reference)
 
 
-def _say(answer: Answer) -> None:
+def _say(answer: Answer, *, bundled: bool) -> None:
     """What a person should know of the answer, besides what is printed as data."""
     who = f"{answer.name}/{answer.arch}"
     output.say(
@@ -115,7 +120,9 @@ def _say(answer: Answer) -> None:
             f"{output.colour('warning:', 'yellow', 'bold')} a development key vouches for it: not for production"
         )
     if answer.path is None and answer.reference == answer.digest:
-        output.say(f"its bytes are not here: factory fetch {who}")
+        channel = f" --channel {answer.channel}" if answer.channel else ""
+        how = f"factory export {who} --bytes{channel} --to DIR, where they are" if bundled else f"factory fetch {who}"
+        output.say(f"its bytes are not here: {how}")
 
 
 def _compare_inputs(layout: Layout, answer: Answer, *, must: bool) -> None:
@@ -145,15 +152,18 @@ def _compare_inputs(layout: Layout, answer: Answer, *, must: bool) -> None:
 def _with_query(asked: dict[str, Any]) -> dict[str, Any]:
     """What was asked, completed by Terraform's query: a JSON object of strings on standard input."""
     text = sys.stdin.buffer.read(_MAX_QUERY_BYTES + 1)
+    expected = "Terraform's query is a JSON object of strings on standard input"
     try:
-        query = json.loads(text or b"{}") if len(text) <= _MAX_QUERY_BYTES else None
-    except (ValueError, RecursionError):
-        query = None
+        query = strict.loads(text or b"{}", "the query", max_bytes=_MAX_QUERY_BYTES)
+    except TamperedError as error:
+        raise UsageError(f"{expected}: {error.message}", where="standard input") from error
     if not isinstance(query, dict) or not all(isinstance(value, str) for value in query.values()):
-        raise UsageError("Terraform's query is a JSON object of strings on standard input", where="standard input")
-    for key in query:
+        raise UsageError(expected, where="standard input")
+    for key, value in query.items():
         if key not in _QUERY:
-            raise UsageError(f"the query has a key that is not known: {key}", hint=f"known: {', '.join(_QUERY)}")
+            raise UsageError(f"the query has a key that is not known: {key!r}", hint=f"known: {', '.join(_QUERY)}")
+        if not value.isprintable():
+            raise UsageError(f"the query's {key} holds what cannot be printed", where=f"standard input: {key}")
     wanted = query.pop("check_bytes", "")
     if wanted not in ("true", "false", ""):
         raise UsageError(f"check_bytes is true or false, not {wanted!r}", where="standard input: check_bytes")

@@ -20,7 +20,7 @@ from factory.errors import TrustError, UsageError
 from factory.model import Layout
 from factory.release import signing
 from factory.release.signing import Signing
-from factory.trust import dsse, keys, policy, policy_edit, reading, signed_policy, signers
+from factory.trust import dsse, keys, policy, policy_edit, reading, signed_policy, signers, ticket
 from factory.trust.dsse import Signer
 from factory.trust.keys import PublicKey
 from factory.trust.policy import ROLES, Policy, TrustedKey
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 RETIRED = ".retired"
 """Put behind the file name of a private key that must sign no more; nothing here reads it again."""
-
-MAX_TICKETS_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -171,7 +169,7 @@ def rotate(layout: Layout, name: str, wanted: Callable[[TrustedKey, Path | None]
             raise UsageError(
                 f"{name} is a development key: it is not rotated but done without",
                 where=name,
-                hint="factory key new NAME --role builder --role verifier, then allow_development_keys = false",
+                hint="real keys (factory key new), allow_development_keys = false, factory channels refresh --adopt",
             )
         now = datetime.now(UTC).replace(microsecond=0)
         if not old.has_begun(now):
@@ -285,7 +283,7 @@ def signed_in_tickets(layout: Layout, key: TrustedKey) -> frozenset[Digest]:
     """The digests of all envelopes under trust/tickets/ that `key` has signed. Raises TamperedError."""
     found = set()
     for path in sorted(layout.tickets.glob("*.jsonl")):
-        raw = reading.read_file(path, f"trust/tickets/{path.name}", max_bytes=MAX_TICKETS_BYTES, below=layout.root)
+        raw = reading.read_file(path, f"trust/tickets/{path.name}", max_bytes=ticket.MAX_BYTES, below=layout.root)
         for line in raw.splitlines():
             envelope = dsse.parse(line, f"trust/tickets/{path.name}")
             if dsse.verify(envelope, (key.public,)):

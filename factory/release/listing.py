@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from factory import schema
 from factory.catalog import attestations
 from factory.catalog.database import Catalog
-from factory.errors import TrustError
+from factory.errors import TrustError, UsageError
 from factory.model import Layout
 from factory.release import standing
 from factory.release.standing import Standing
@@ -19,9 +21,11 @@ from factory.trust.promotions import Promotion
 
 @dataclass(frozen=True)
 class Place:
-    """An image in a channel. `refused`: why a deployer would not get it; None where it would."""
+    """An image in a channel. `refused`: why a deployer would not get it; None where it would. `promotion` is None where
+    nobody can read it."""
 
-    promotion: Promotion
+    image: str
+    promotion: Promotion | None
     refused: TrustError | None
 
 
@@ -81,14 +85,23 @@ def listing(layout: Layout, only: str | None = None, now: datetime | None = None
 
 
 def history(layout: Layout, channel: str) -> list[Past]:
-    """Every promotion to a channel that the catalog here has seen, the newest first."""
-    known = _names(policy.read(layout.policy))
+    """Every promotion to a channel that the catalog here has seen, the newest first. UsageError where there is no such
+    channel, and never was."""
+    trusted = policy.read(layout.policy)
+    known = _names(trusted)
     with standing.lock(layout), Catalog.open(layout.catalog) as catalog:
         standing.index(catalog, layout)
-        return [
+        past = [
             Past(promotion, tuple(known.get(keyid, keyid) for keyid in row.signers))
             for promotion, row in attestations.history(catalog, channel)
         ]
+    if not past and channel not in trusted.channels:
+        raise UsageError(
+            f"there is no channel {channel[:80]!r}; {schema.suggestion(channel[:80], trusted.channels)}",
+            where="CHANNEL",
+            hint="factory channels list",
+        )
+    return past
 
 
 def _names(known: Policy) -> dict[str, str]:
@@ -110,14 +123,22 @@ def _place(found: Standing, name: str, image: str, now: datetime) -> Place:
     try:
         promotion = channel.promotions[image]
     except TrustError as error:
-        return Place(promotions.read(dsse.parse(channel.head.events[image])), error)
+        return Place(image, _written(found, name, image), error)
 
     def judged() -> None:
         vouched = found.vouched(image, promotion.digest)
         found.revocations.refuse_revoked(promotion.digest, vouched.ancestors, now)
         promotions.judge(promotion, found.policy.channels[name], vouched, now)
 
-    return Place(promotion, _refusal(judged))
+    return Place(image, promotion, _refusal(judged))
+
+
+def _written(found: Standing, channel: str, image: str) -> Promotion | None:
+    """The promotion in force as it is written, verified or not; None where there is none that can be read."""
+    written = found.channels[channel].head.events.get(image) if channel in found.channels else None
+    with suppress(TrustError):
+        return None if written is None else promotions.read(dsse.parse(written))
+    return None
 
 
 def _refusal(judged: Callable[[], None]) -> TrustError | None:
@@ -133,9 +154,8 @@ def _proposals(found: Standing) -> Iterator[Proposal]:
         rule = found.policy.channels.get(promotion.channel)
         if rule is None:
             continue
-        channel = found.channels.get(promotion.channel)
-        written = channel.head.events.get(promotion.image) if channel else None
-        if written is not None and promotions.read(dsse.parse(written)).number >= promotion.number:
+        written = _written(found, promotion.channel, promotion.image)
+        if written is not None and written.number >= promotion.number:
             continue  # in force, or overtaken: the next promotion tidies it away
         names = promotions.approvers(envelope, promotion, rule, found.authority)
         missing = max(1, rule.approvals) - len(names)

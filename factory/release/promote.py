@@ -8,6 +8,7 @@ that nothing names any more. A kill in between leaves the next run little to tid
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -75,6 +76,7 @@ def promote(layout: Layout, asked: Asked, signing: Signing, now: datetime | None
     with standing.lock(layout), Catalog.open(layout.catalog) as catalog:
         found = standing.read(layout, signing.policy)
         heads.require_fresh(found.revocations.head, found.policy.fresh_days, now)
+        signing.require_known_key(found.policy)
         case = _case(layout, found, catalog, asked, now)
         standing.index(catalog, layout, case.who)
         if _stands_already(case, now):
@@ -132,7 +134,8 @@ def _case(layout: Layout, found: Standing, catalog: Catalog, asked: Asked, now: 
         try:
             before, valid = channel.promotions[who], True
         except TrustError:
-            before = promotions.read(dsse.parse(channel.head.events[who]))
+            with suppress(TrustError):  # one that cannot even be read is as none
+                before = promotions.read(dsse.parse(channel.head.events[who]))
     return _Case(asked, rule, who, image, before, valid)
 
 
@@ -226,7 +229,9 @@ def said_of(promotion: Promotion) -> str:
 def _next(catalog: Catalog, case: _Case, now: datetime) -> Promotion:
     """The promotion to be signed. Its number is one that was never used here."""
     for waiver in case.asked.waivers:
-        if waiver.requirement not in case.rule.requires or waiver.requirement == "verified":
+        if waiver.requirement == "verified":
+            raise UsageError("verified is never waived", where="--waive", hint="factory bake verifies and signs it")
+        if waiver.requirement not in case.rule.requires:
             can = ", ".join(name for name in case.rule.requires if name != "verified") or "nothing"
             raise UsageError(
                 f"{case.rule.name} has nothing like {waiver.requirement} to waive",
@@ -265,7 +270,8 @@ def _sign(
     """Sign; move the head where that is enough, else leave a proposal."""
     rule = case.rule
     mine = signing.without(found.revocations.compromised)
-    signer = mine.for_role("approver") if rule.approvals else mine.for_role("verifier", "approver")
+    roles = ("approver",) if promotions.needs_approver(rule, promotion) else ("verifier", "approver")
+    signer = mine.for_role(*roles)
     name = next((key.name for key in found.policy.keys.values() if key.public == signer.public), "this key")
     done = () if waiting is None else promotions.approvers(waiting, promotion, rule, found.authority)
     path = standing.proposal_path(layout, rule.name, case.who)
@@ -274,13 +280,15 @@ def _sign(
     elif name in done:
         envelope = waiting
     else:
-        envelope = dsse.add_signature(waiting, signer)
+        counting = promotions.only_counting(waiting, promotion, rule, found.authority)
+        envelope = dsse.add_signature(counting, signer)
     counted = promotions.approvers(envelope, promotion, rule, found.authority)
     signed = replace(promotion, approvers=counted)
     missing = max(1, rule.approvals) - len(counted)
     standing.keep_ticket(layout, found, case.who, case.image.digest)
     if missing > 0:
         if envelope is not waiting:
+            promotions.read(dsse.parse(envelope.raw))  # what nobody could read is never put in place
             standing.write(layout, path, envelope.raw)
         keys = found.policy.keys.values()
         able = {key.name for key in keys if "approver" in key.roles and not key.has_ended(now)}
@@ -289,6 +297,7 @@ def _sign(
         return Outcome(status, signed, missing, others, proposal=str(path.relative_to(layout.root)))
     channel = found.channels.get(rule.name)
     before = channel.head if channel else heads.nothing(heads.CHANNEL, rule.name)
+    envelope = promotions.only_counting(envelope, promotion, rule, found.authority)
     events = {**before.events, case.who: envelope.raw}
     head = standing.next_head(catalog, before, events, max(now, promotion.made_at), found.policy)
     standing.write_head(layout, head, signer)

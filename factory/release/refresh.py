@@ -98,8 +98,9 @@ def refresh(layout: Layout, signing: Signing, *, every: bool = False, now: datet
 
 def _lost(catalog: Catalog, found: Standing) -> TrustError | None:
     """Why a set lacks what it must not: a revocation that the catalog remembers, lost in a merge, say."""
-    for row in attestations.of_type(catalog, REVOCATION):
-        if row.subject in found.revocations.images:
+    listed = {REVOCATION: found.revocations.images, KEY_REVOCATION: found.revocations.keys}
+    for row in (row for kind in listed for row in attestations.of_type(catalog, kind)):
+        if any(row.subject in those for those in listed.values()):
             continue
         try:
             envelope = dsse.parse(row.envelope)
@@ -110,7 +111,12 @@ def _lost(catalog: Catalog, found: Standing) -> TrustError | None:
         return TrustError(
             f"the set lacks the revocation of {event.name} {event.digest}, which the catalog remembers",
             where=found.revocations.head.file,
-            hint=f"was it lost in a merge? factory revoke --unknown {event.digest} --reason TEXT",
+            hint="was it lost in a merge? "
+            + (
+                f"factory revoke --unknown {event.digest} --reason TEXT"
+                if isinstance(event, revocations.Revocation)
+                else f"factory key revoke {event.name} --reason TEXT"
+            ),
         )
     return None
 

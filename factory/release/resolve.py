@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from factory import lockfile
 from factory.digest import Digest, is_digest
-from factory.errors import TamperedError, TrustError, UnsignedError, UsageError
+from factory.errors import LockError, TamperedError, TrustError, UnsignedError, UsageError
 from factory.model import Layout, LockedImage
 from factory.store import Store
 from factory.trust import heads, judgement, policy, reading, revocations, seen, signed_policy, ticket
@@ -30,7 +31,8 @@ CHECKOUT, FILE, DIGEST, SIGNED = "checkout", "file", "digest", "signed"
 class Asked(NamedTuple):
     """What a deploy job asks. `now` is its clock; `bundle` stands for a folder that `factory export` wrote.
 
-    `name` is NAME or NAME/ARCH; None only with a bundle, which holds one image.
+    `name` is NAME or NAME/ARCH; None only with a bundle, which holds one image. `frozen`: nobody bakes in this
+    checkout, so a lock that cannot be read was tampered with.
     """
 
     name: str | None
@@ -42,6 +44,7 @@ class Asked(NamedTuple):
     bundle: Path | None = None
     check_bytes: bool = False
     now: datetime | None = None
+    frozen: bool = False
 
 
 class ChosenPolicy(NamedTuple):
@@ -86,27 +89,32 @@ class Answer(NamedTuple):
 
 
 def resolve(layout: Layout, asked: Asked) -> Answer:
-    """The answer. Raises TrustError (6), UsageError (no such image, a file that is not there), SpecError, LockError."""
+    """The answer. Raises TrustError (6), UsageError (no such image, a file that is not there), SpecError, LockError.
+
+    What verifies is held against `seen` and remembered there step by step, before the image is judged: whoever has
+    learned of a revocation knows of it from then on, whatever the answer is.
+    """
     now = asked.now or datetime.now(UTC)
     papers_in = Layout(asked.bundle.absolute()) if asked.bundle is not None else layout
     chosen = choose_policy(papers_in, asked, now)
     if asked.channel is not None:
         judgement.channel_rule(chosen.policy, asked.channel)  # a name that the policy knows is never a path
-    locked = locate(papers_in, asked.name, bundled=asked.bundle is not None)
-    papers = read_papers(papers_in, locked, asked.channel)
-    verdict = judgement.judge(papers, chosen.policy, now, channel=asked.channel, place=asked.place)
+    bundled = asked.bundle is not None
+    locked = locate(papers_in, asked.name, bundled=bundled, frozen=asked.frozen)
+    papers = replace(read_papers(papers_in, locked, asked.channel), bundled=bundled)
+    revoked = judgement.revocations_of(papers, chosen.policy, now)
+    _remember(asked.seen, seen.observe(chosen.policy, revoked))
+    head = judgement.head_of(papers, asked.channel, chosen.policy, revoked, now)
+    if head is not None:
+        _remember(asked.seen, seen.observe(chosen.policy, revoked, head, papers.who))
+    verdict = judgement.judge_image(papers, chosen.policy, now, revoked, head, asked.place)
     image = verdict.image
-    observed = seen.observe(chosen.policy, verdict.revocations, verdict.head, f"{image.name}/{image.arch}")
-    if asked.seen is not None:
-        if not asked.seen.parent.is_dir():
-            raise UsageError("there is no folder for the file of --seen", where=str(asked.seen.parent))
-        seen.check(seen.read(asked.seen), observed)
     if asked.bundle is not None:
         path = artifact_path(papers_in.root / "store", verdict.artifact, check=asked.check_bytes, below=papers_in.root)
     else:
         path = artifact_path(papers_in.store, verdict.artifact, check=asked.check_bytes)
-    if asked.seen is not None:
-        seen.remember(asked.seen, observed)
+    if head is None:
+        _remember(asked.seen, seen.observe_image(image))
     return Answer(
         name=image.name,
         arch=image.arch,
@@ -127,6 +135,23 @@ def resolve(layout: Layout, asked: Asked) -> Answer:
         rollback="checked" if asked.seen is not None else "unchecked",
         development=verdict.development,
     )
+
+
+def _remember(path: Path | None, shown: seen.Seen) -> None:
+    """Refuse what is older than what was seen before, and keep it. UsageError where the file cannot be written."""
+    if path is None:
+        return
+    if not path.parent.is_dir():
+        raise UsageError("there is no folder for the file of --seen", where=str(path.parent))
+    try:
+        seen.remember(path, shown)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(
+            f"the file of --seen cannot be written: {why}",
+            where=str(path),
+            hint="name a file in a folder that this job may write to, and that outlives it",
+        ) from error
 
 
 def choose_policy(layout: Layout, asked: Asked, now: datetime) -> ChosenPolicy:
@@ -153,7 +178,7 @@ def choose_policy(layout: Layout, asked: Asked, now: datetime) -> ChosenPolicy:
                 hint="look at what changed in it (factory policy check) before you take over its new digest",
             )
         return ChosenPolicy(own, DIGEST)
-    if asked.policy is None:
+    if asked.policy is None or _is_same(asked.policy, layout.policy):
         return ChosenPolicy(own, CHECKOUT)
     travelling = _paper(layout, "policy.dsse", signed_policy.MAX_BYTES)
     if travelling is None:
@@ -166,6 +191,13 @@ def choose_policy(layout: Layout, asked: Asked, now: datetime) -> ChosenPolicy:
 
 def _is_outside(path: Path | None, folder: Path) -> bool:
     return path is not None and not path.resolve().is_relative_to(folder.resolve())
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)
+    except OSError:
+        return False
 
 
 def _own_policy(layout: Layout, asked: Asked) -> Policy:
@@ -181,12 +213,23 @@ def _own_policy(layout: Layout, asked: Asked) -> Policy:
         ) from None
 
 
-def locate(layout: Layout, name: str | None, *, bundled: bool = False) -> LockedImage:
+def locate(layout: Layout, name: str | None, *, bundled: bool = False, frozen: bool = False) -> LockedImage:
     """The entry of images.lock that NAME or NAME/ARCH names (None: the only one).
 
-    Raises UsageError; LockError; TamperedError where the lock is no file to be read; UnsignedError where a bundle
-    (`bundled`) is that of another image.
+    Raises UsageError; LockError; TamperedError where the lock is no file to be read, and instead of LockError in a
+    bundle (`bundled`) and, but for the markers of a merge and a version that is not known, where it is `frozen`;
+    UnsignedError where a bundle is that of another image.
     """
+    try:
+        return _located(layout, name, bundled=bundled)
+    except LockError as error:
+        if not bundled and (not frozen or "conflict markers" in error.message or "lock-version" in error.message):
+            raise
+        hint = "factory export makes the bundle anew" if bundled else "git checkout images.lock takes it back"
+        raise TamperedError(error.message, where=error.where, hint=hint) from error
+
+
+def _located(layout: Layout, name: str | None, *, bundled: bool) -> LockedImage:
     try:
         raw = reading.read_file(layout.lock, "images.lock", max_bytes=MAX_LOCK_BYTES, below=layout.root)
     except FileNotFoundError:
@@ -274,7 +317,7 @@ def artifact_path(store: Path, artifact: Artifact, *, check: bool, below: Path |
             raise TrustError(
                 f"{what} {artifact.native} is not here: its bytes cannot be checked",
                 where=str(path),
-                hint="factory fetch gets it; factory export --bytes puts it into a bundle",
+                hint="factory fetch gets it" if below is None else "factory export --bytes puts it into the bundle",
             ) from None
         return None
     return path
@@ -282,7 +325,7 @@ def artifact_path(store: Path, artifact: Artifact, *, check: bool, below: Path |
 
 def _require_signed(descriptor: int, artifact: Artifact, path: Path, what: str, *, check: bool) -> None:
     """Refuse an open file that is not the signed one: by its size; with `check`, by its bytes."""
-    hint = "move that file away and get it anew: factory fetch, or factory export --bytes"
+    hint = "move that file away and get it anew: factory fetch; in a bundle, factory export --bytes"
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         raise TamperedError(f"{what} is no regular file", where=str(path), hint=hint)

@@ -162,6 +162,13 @@ def _above(digest: Digest, parents: Mapping[Digest, set[Digest]]) -> set[Digest]
 def _target(known: Known, layout: Layout, target: str, *, unknown: bool) -> tuple[Digest, str]:
     """(digest, name) of what is to be withdrawn. Raises UsageError where nobody here knows it."""
     name, at, text = target.rpartition("@")
+    plain = name if at else "unknown" if target.startswith("sha256:") else target
+    if plain.count("/") > 1 or not all(map(lockfile.is_name, plain.split("/"))):
+        raise UsageError(
+            f"{plain[:80]!r} is no name of an image or a base",
+            where="NAME@DIGEST",
+            hint="NAME or NAME/ARCH: 1 to 63 of a-z, 0-9, - each",
+        )
     if not at and not target.startswith("sha256:"):
         return _locked(layout, target)
     if not is_digest(text):

@@ -79,8 +79,17 @@ class Signing:
         """Whose signatures count in this checkout."""
         return Authority(self.policy, compromised or {})
 
-    def for_role(self, *roles: str) -> Signer:
-        """The signer for the first of `roles` that a key here may sign in.
+    def require_known_key(self, trusted: Policy) -> None:
+        """Raises TrustError where the key that is to sign is none of the policy's."""
+        if self.key is not None and self.key not in trusted.keys:
+            raise TrustError(
+                f"the policy has no key {self.key}; {schema.suggestion(self.key, trusted.keys)}",
+                where=str(self.layout.policy),
+                hint="factory key list",
+            )
+
+    def for_role(self, *roles: str, development: bool = True) -> Signer:
+        """The signer for the first of `roles` that a key here may sign in; with `development` False a real key.
 
         Raises TrustError where none may (with each reason) or a key cannot be used, UsageError where several may.
         """
@@ -93,6 +102,9 @@ class Signing:
         for role in roles if trusted is not None else ():
             assert trusted is not None
             able = self._able(trusted, role, now, reasons)
+            if not development:
+                reasons += [f"{key.name} is a development key" for key in able if key.development]
+                able = [key for key in able if not key.development]
             if len(able) > 1:
                 raise UsageError(
                     f"several keys here may sign as {role}: {', '.join(key.name for key in able)}",
@@ -101,7 +113,7 @@ class Signing:
                 )
             if able:
                 return self.load(able[0])
-        if self.key is None and (trusted is None or trusted.allow_development):
+        if development and self.key is None and (trusted is None or trusted.allow_development):
             made = development_key(self.layout, self.say)
             if made.public.fingerprint not in self.void and self._objection(made, roles, now) is None:
                 return self.load(made)
@@ -114,12 +126,7 @@ class Signing:
 
     def _able(self, trusted: Policy, role: str, now: datetime, reasons: list[str]) -> list[TrustedKey]:
         """The keys here that may sign as `role`, development keys only where there is no other."""
-        if self.key is not None and self.key not in trusted.keys:
-            raise TrustError(
-                f"the policy has no key {self.key}; {schema.suggestion(self.key, trusted.keys)}",
-                where=str(self.layout.policy),
-                hint="factory key list",
-            )
+        self.require_known_key(trusted)
         able = []
         for key in trusted.keys.values():
             if self.key not in (None, key.name):
@@ -239,7 +246,10 @@ def development_key(layout: Layout, say: Callable[[str], None]) -> TrustedKey:
     say(
         f"WARNING: no key here may sign, so a DEVELOPMENT KEY was made: {path}\n"
         f"WARNING: trust/policy.toml (now version {version}) trusts it as {name}, in every role.\n"
-        "WARNING: it lies unprotected on this machine. Before others rely on what is signed here:\n"
-        "WARNING:   factory key new NAME --role builder --role verifier, and allow_development_keys = false"
+        "WARNING: it lies unprotected on this machine. Before others rely on what is signed here, in this order:\n"
+        "WARNING:   factory key new NAME --role builder --role verifier\n"
+        "WARNING:   factory key new YOU --role approver --role root\n"
+        "WARNING:   allow_development_keys = false, in trust/policy.toml\n"
+        "WARNING:   factory channels refresh --adopt, then factory bake: they sign anew what only this key had signed"
     )
     return made

@@ -131,11 +131,27 @@ def write(layout: Layout, path: Path, data: bytes) -> None:
 
 
 def write_head(layout: Layout, head: Head, signer: Signer) -> Envelope:
-    """Sign a head and put it in its place. Raises TrustError where the signer cannot."""
+    """Sign a head and put it in its place. Raises TrustError where the signer cannot, or nobody could read it back:
+    then what stands there is left as it is."""
     envelope = heads.make(head, signer)
     path = layout.revocations if head.kind == heads.REVOCATIONS else layout.channels / f"{head.name}.dsse"
+    known: Mapping[str, bytes] = {}
+    with suppress(TrustError):
+        known = heads.loads(paper(layout, path, heads.MAX_BYTES) or b"", head.kind, head.name)[1].events
+    _, written = heads.loads(envelope.raw, head.kind, head.name)
+    for key, raw in written.events.items():
+        if known.get(key) != raw:
+            _require_readable(head, key, raw)
     write(layout, path, envelope.raw)
     return envelope
+
+
+def _require_readable(head: Head, key: str, raw: bytes) -> None:
+    what = f"an event that {head.what} was to list"
+    event = dsse.parse(raw, what)
+    is_of = revocations.read(event).digest if head.kind == heads.REVOCATIONS else promotions.read(event, what).image
+    if is_of != key:
+        raise TamperedError(f"{what} as {key[:80]!r} is of {is_of}", where=head.file)
 
 
 def next_head(catalog: Catalog, before: Head, events: Mapping[str, bytes], at: datetime, policy: Policy) -> Head:
@@ -161,7 +177,10 @@ def index(catalog: Catalog, layout: Layout, *images: str) -> None:
         with suppress(TrustError):
             if raw := paper(layout, path, heads.MAX_BYTES):
                 envelope = dsse.parse(raw, path.name)
-                found += [envelope, *(dsse.parse(event) for event in heads.peek(envelope).events.values())]
+                found.append(envelope)
+                for event in heads.peek(envelope).events.values():
+                    with suppress(TrustError):
+                        found.append(dsse.parse(event))
     for image in images:
         with suppress(TrustError):
             raw = paper(layout, tickets_path(layout, image), ticket.MAX_BYTES)
@@ -181,14 +200,17 @@ def keep_ticket(layout: Layout, found: Standing, image: str, digest: Digest) -> 
 
 def prune_tickets(layout: Layout, found: Standing, image: str) -> None:
     """Drop the tickets of NAME/ARCH that neither the lock, a channel nor a proposal names. Where a channel cannot be
-    read, nothing is dropped."""
+    read (or what it says of the image), nothing is dropped."""
     if found.faults:
         return
     named = {locked.digest for locked in lockfile.find(layout.lock, image.partition("/")[0])}
     named |= {proposed.digest for _, _, proposed in proposals(layout)}
     for channel in found.channels.values():
         if image in channel.head.events:
-            named.add(promotions.read(dsse.parse(channel.head.events[image])).digest)
+            try:
+                named.add(promotions.read(dsse.parse(channel.head.events[image])).digest)
+            except TrustError:
+                return
     path = tickets_path(layout, image)
     raw = paper(layout, path, ticket.MAX_BYTES)
     tickets = ticket.loads(raw) if raw else {}

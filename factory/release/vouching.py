@@ -13,7 +13,7 @@ from pathlib import Path
 from factory.digest import Digest
 from factory.errors import RevokedError, TamperedError, TrustError, UnsignedError
 from factory.model import Layout, LockedImage
-from factory.trust import heads, policy, revocations, ticket
+from factory.trust import heads, judgement, policy, revocations, ticket
 from factory.trust.authority import Authority
 from factory.trust.reading import read_file
 from factory.trust.revocations import Revocations
@@ -77,14 +77,11 @@ def read(layout: Layout) -> Vouching:
 
 def require_same(said: Vouched, locked: LockedImage) -> None:
     """What is signed for an image must be all that the lock says of it. Raises TamperedError."""
-    signed = (said.name, said.arch, said.digest, said.bake_key, said.base, said.tree)
-    natives = {artifact.place: artifact.native for artifact in said.artifacts}
-    if signed != (locked.name, locked.arch, locked.digest, locked.bake_key, locked.base, locked.tree) or (
-        natives != dict(locked.artifacts)
-    ):
+    if (said.name, said.arch, said.digest) != (locked.name, locked.arch, locked.digest):
         raise TamperedError(
             f"what is signed for {locked.name}/{locked.arch} is not what images.lock says", where="images.lock"
         )
+    judgement.require_same(locked, said)
 
 
 def _read(layout: Layout, path: Path, max_bytes: int) -> bytes:

@@ -21,8 +21,13 @@ from factory.trust.policy import Policy, TrustedKey
 _Objection = tuple[type[TrustError], str]
 """Why a signature does not count: the error it makes, and the words after `is signed by`, or a sentence of its own."""
 
+_DEVELOPMENT = "a development key, which the policy does not allow"
 _WORST_FIRST = (RevokedError, ExpiredError, UnsignedError)
 _MOST_TOLD = 4
+_HINT = "the policy that judges does not let its signers sign that; factory policy check FILE shows whom it trusts"
+_DEVELOPMENT_HINT = (
+    "where it was signed, a real key takes over: factory channels refresh --adopt; then factory bake signs images anew"
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class Authority:
         if kept is not None and envelope.digest not in kept:
             return RevokedError, f"{key.name}, a key that was compromised; this envelope is not among those kept"
         if key.development and not self.policy.allow_development:
-            return UnsignedError, f"{key.name}, a development key, which the policy does not allow"
+            return UnsignedError, f"{key.name}, {_DEVELOPMENT}"
         if not key.roles & roles:
             return UnsignedError, f"{key.name}, who is no {_either(roles)} (roles: {', '.join(sorted(key.roles))})"
         if key.not_before is not None and not key.has_begun(at):
@@ -87,7 +92,8 @@ class Authority:
             reasons.insert(0, f"needs {threshold} {_either(f'{role}s' for role in roles)}, has {have}")
         elif not envelope.signatures:
             reasons.insert(0, "is not signed")
-        return kind(f"{what} {'; it '.join(reasons)}", hint="whose signatures count: factory policy check")
+        development = not self.policy.allow_development and any(_DEVELOPMENT in text for _, text in ordered)
+        return kind(f"{what} {'; it '.join(reasons)}", hint=_DEVELOPMENT_HINT if development else _HINT)
 
     def _told(self, envelope: Envelope, signature: Signature, roles: frozenset[str], at: datetime) -> _Objection | None:
         """Why one signature does not count, as a predicate (`is …`); None where it does."""

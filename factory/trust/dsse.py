@@ -100,6 +100,11 @@ def add_signature(envelope: Envelope, signer: Signer) -> Envelope:
     return _envelope(envelope.payload_type, envelope.payload, [*others, added])
 
 
+def only(envelope: Envelope, signatures: Sequence[Signature]) -> Envelope:
+    """The same payload with these of its signatures alone."""
+    return _envelope(envelope.payload_type, envelope.payload, signatures)
+
+
 def verify(envelope: Envelope, keys: Iterable[PublicKey]) -> frozenset[Digest]:
     """The fingerprints of those of `keys` that have signed this very payload and type."""
     message = pae(envelope.payload_type, envelope.payload)

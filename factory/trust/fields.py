@@ -14,6 +14,8 @@ from factory.errors import TamperedError
 from factory.trust import predicates, statements
 
 MAX_ITEMS = 1000
+MAX_NUMBER = 1 << 40
+"""Of a version or of an event: one signed number close to what JSON can say would leave none for those that follow."""
 
 
 class Fields:
@@ -28,9 +30,9 @@ class Fields:
         return predicates.text(self._value[key], self._at(key))
 
     def number(self, key: str) -> int:
-        """A whole number from 1."""
-        if predicates.whole(self._value[key], self._at(key)) < 1:
-            raise TamperedError(f"{self._at(key)} is no whole number from 1")
+        """A whole number from 1, none above MAX_NUMBER."""
+        if not 1 <= predicates.whole(self._value[key], self._at(key)) <= MAX_NUMBER:
+            raise TamperedError(f"{self._at(key)} is no whole number from 1 to {MAX_NUMBER}")
         return int(self._value[key])
 
     def flag(self, key: str) -> bool:

@@ -1,7 +1,9 @@
 """Heads: the signed, dated list of the events in force, of one channel or of the revocations. Pure.
 
 An event is signed by the people it needs; the head around it says which events are in force, and until when that may be
-believed. Whoever signs a head can leave an event out or keep an old one, never make one; `seen` finds that.
+believed. Whoever signs a head can leave an event out or keep an old one, never make one. A reader who remembers
+(`seen`) refuses a set that lacks a revocation it has seen, and with it every head that only a key signed which it has
+seen revoked; and an older promotion of an image. What it has not seen can be withheld from it until the head expires.
 
 Always: the version only rises; a head is not older than the events in it; it is good until it expires, and never longer
 than the reader's own policy allows (`fresh_days`); a reader whose clock is behind it is told so.

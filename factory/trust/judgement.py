@@ -47,6 +47,18 @@ class Papers:
     tickets: bytes | None
     revocations: bytes | None
     channel: bytes | None = None
+    bundled: bool = False
+    """They came in a bundle: what is missing is had by another export."""
+
+    @property
+    def who(self) -> str:
+        return f"{self.name}/{self.arch}"
+
+    def promotion_hint(self, channel: str) -> str:
+        """What to do where it was not promoted."""
+        if self.bundled:
+            return f"where the factory is: factory export {self.who} --bytes --channel {channel} --to DIR"
+        return f"factory promote {self.name} --to {channel}"
 
 
 class Verdict(NamedTuple):
@@ -66,7 +78,12 @@ def judge(
     papers: Papers, policy: Policy, now: datetime, *, channel: str | None = None, place: str | None = None
 ) -> Verdict:
     """The one image that `papers` make trusted under `policy`. Raises TrustError with the reason."""
-    who = f"{papers.name}/{papers.arch}"
+    revoked = revocations_of(papers, policy, now)
+    return judge_image(papers, policy, now, revoked, head_of(papers, channel, policy, revoked, now), place)
+
+
+def revocations_of(papers: Papers, policy: Policy, now: datetime) -> revocations.Revocations:
+    """The set of revocations, true and fresh. Raises TrustError."""
     if papers.revocations is None:
         raise UnsignedError(
             "there is no signed set of revocations",
@@ -74,14 +91,32 @@ def judge(
             hint="factory channels refresh makes it, where the image was baked; commit trust/",
         )
     with _at("trust/revocations.dsse"):
-        revoked = revocations.verify(papers.revocations, policy, now)
+        return revocations.verify(papers.revocations, policy, now)
+
+
+def head_of(
+    papers: Papers, channel: str | None, policy: Policy, revoked: revocations.Revocations, now: datetime
+) -> promotions.Channel | None:
+    """The channel that is asked for, its head true and fresh; None where none is. Raises TrustError."""
+    if channel is None:
+        return None
+    with _at(f"trust/channels/{channel}.dsse"):
+        return _head(papers, channel, policy, Authority(policy, revoked.compromised), now)
+
+
+def judge_image(
+    papers: Papers, policy: Policy, now: datetime, revoked: revocations.Revocations, head: promotions.Channel | None,
+    place: str | None = None,
+) -> Verdict:  # fmt: skip
+    """The one image, by a set of revocations and a channel that were verified. Raises TrustError with the reason."""
+    who = papers.who
     authority = Authority(policy, revoked.compromised)
-    head = promotion = None
-    if channel is not None:
+    channel = promotion = None
+    if head is not None:
+        channel = head.name
         with _at(f"trust/channels/{channel}.dsse"):
-            head = _head(papers, channel, policy, authority, now)
             promotion = head.promotions.get(who)
-    if head is None:
+    if channel is None:
         if papers.locked is None:
             raise UnsignedError(f"{who} does not stand in images.lock", where="images.lock")
         digest = papers.locked.digest
@@ -90,7 +125,7 @@ def judge(
             raise UnsignedError(
                 f"{who} was never promoted to {channel}",
                 where=f"trust/channels/{channel}.dsse",
-                hint=f"factory promote {papers.name} --to {channel}",
+                hint=papers.promotion_hint(channel),
             )
         digest = promotion.digest
     with _at(f"trust/tickets/{papers.name}-{papers.arch}.jsonl"):
@@ -98,7 +133,7 @@ def judge(
         if (image.name, image.arch) != (papers.name, papers.arch):
             raise TamperedError(f"{digest} was signed as {image.name}/{image.arch}, not as {who}")
     if papers.locked is not None and papers.locked.digest == digest:
-        _require_same(papers.locked, image)
+        require_same(papers.locked, image)
     newest = max(image.newest, revoked.newest, *([head.newest] if head is not None else []))
     if now < newest:
         raise ExpiredError(
@@ -152,7 +187,7 @@ def _head(papers: Papers, channel: str, policy: Policy, authority: Authority, no
         raise UnsignedError(
             f"nothing was ever promoted to {channel}",
             where=f"trust/channels/{channel}.dsse",
-            hint=f"factory promote {papers.name} --to {channel}",
+            hint=papers.promotion_hint(channel),
         )
     from factory.trust import promotions  # only a channel needs it, and a deploy job waits for it to load
 
@@ -179,8 +214,8 @@ def _ticket(papers: Papers, digest: Digest, channel: str | None) -> ticket.Ticke
     return found[digest]
 
 
-def _require_same(locked: LockedImage, image: ticket.Vouched) -> None:
-    """What the lock says of an image must be what was signed."""
+def require_same(locked: LockedImage, image: ticket.Vouched) -> None:
+    """What the lock says of an image must be what was signed, all of it and no more. Raises TamperedError."""
     said: Mapping[str, tuple[str, str]] = {
         "bake-key": (locked.bake_key, image.bake_key),
         "base": (locked.base, image.base),
@@ -195,6 +230,8 @@ def _require_same(locked: LockedImage, image: ticket.Vouched) -> None:
             raise _edited(locked, f"its {_shown(place)} artifact {_shown(native)} was never signed")
         if native != signed_at[place]:
             raise _edited(locked, f"its {place} artifact is {_shown(native)}, but {signed_at[place]} was signed")
+    for place in sorted(signed_at.keys() - locked.artifacts.keys()):
+        raise _edited(locked, f"its {place} artifact is missing, but {signed_at[place]} was signed")
 
 
 def _shown(text: str) -> str:

@@ -5,7 +5,8 @@ the deployer's rule asks for, and what it promotes must meet that rule now: a pr
 rule is what the deployer asks; both must hold.
 
 Always: a promotion is verified when it is asked for, so one that is void refuses its own image and no other; the number
-of an image's promotions in a channel rises by one; `verified` is proven by the deploy ticket and never waived.
+of an image's promotions in a channel rises by one; `verified` is proven by the deploy ticket and never waived; what is
+waived is waived by an approver, also where a channel asks for no approvals.
 """
 
 from __future__ import annotations
@@ -123,7 +124,16 @@ def read(envelope: Envelope, what: str = "the promotion") -> Promotion:
 
 def approvers(envelope: Envelope, promotion: Promotion, rule: ChannelRule, authority: Authority) -> tuple[str, ...]:
     """Whose signatures count so far, enough or not; sorted."""
-    return tuple(key.name for key in authority.signers(envelope, _roles(rule), promotion.made_at))
+    return tuple(key.name for key in authority.signers(envelope, _roles(rule, promotion), promotion.made_at))
+
+
+def only_counting(envelope: Envelope, promotion: Promotion, rule: ChannelRule, authority: Authority) -> Envelope:
+    """The promotion with the signatures that count, one of each key: what anybody else put there is not carried on."""
+    kept: dict[str, dsse.Signature] = {}
+    for signature in envelope.signatures:
+        for name in approvers(replace(envelope, signatures=(signature,)), promotion, rule, authority):
+            kept.setdefault(name, signature)
+    return dsse.only(envelope, tuple(kept.values()))
 
 
 def verify_event(raw: bytes, rule: ChannelRule, authority: Authority) -> Promotion:
@@ -134,7 +144,8 @@ def verify_event(raw: bytes, rule: ChannelRule, authority: Authority) -> Promoti
     what = f"the promotion of {promotion.image} to {rule.name}"
     if promotion.channel != rule.name:
         raise TamperedError(f"{what} is one to {promotion.channel[:80]!r}")
-    keys = authority.require(envelope, _roles(rule), promotion.made_at, what, threshold=max(1, rule.approvals))
+    roles = _roles(rule, promotion)
+    keys = authority.require(envelope, roles, promotion.made_at, what, threshold=max(1, rule.approvals))
     return replace(promotion, approvers=tuple(key.name for key in keys))
 
 
@@ -249,8 +260,13 @@ def results(rule: ChannelRule, image: Vouched, waivers: tuple[Waiver, ...]) -> d
     return {name: result for name, result in found.items() if result}
 
 
-def _roles(rule: ChannelRule) -> tuple[str, ...]:
-    return ("approver",) if rule.approvals else ("approver", "verifier")
+def needs_approver(rule: ChannelRule, promotion: Promotion) -> bool:
+    """Whether people must sign it: where the rule asks for approvals, and wherever something is waived."""
+    return rule.approvals > 0 or bool(promotion.waivers)
+
+
+def _roles(rule: ChannelRule, promotion: Promotion) -> tuple[str, ...]:
+    return ("approver",) if needs_approver(rule, promotion) else ("approver", "verifier")
 
 
 def _is_proven(requirement: str, image: Vouched) -> bool:

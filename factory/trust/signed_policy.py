@@ -6,8 +6,9 @@ a development key unless the deployer's own policy allows those. A version that 
 whoever signed it. A higher one that no root key of the deployer's signed is refused, not passed over: somebody wants
 the deployer to believe it. What carries is not chained: the new policy's keys never vouch for itself.
 
-Whoever holds a root key can also withhold the revocation of that key; `--seen` alone finds that. Where a root key was
-stolen, deployers need a policy without it from another hand.
+Whoever holds a root key can also withhold the revocation of that key; `--seen` finds that where it has seen the
+revocation before, and nothing does where it has not. Where a root key was stolen, deployers need a policy without it
+from another hand.
 """
 
 from __future__ import annotations

@@ -18,11 +18,11 @@ from factory import cli, digest, lockfile
 from factory.catalog import attestations
 from factory.catalog.database import Catalog
 from factory.digest import Digest
-from factory.errors import ExpiredError, RevokedError, UnsignedError
+from factory.errors import ExpiredError, RevokedError, TamperedError, UnsignedError
 from factory.model import Layout, Lock, LockedBase, LockedImage
 from factory.release import promote, refresh, revoke, signing, standing
 from factory.release.signing import Signing
-from factory.trust import dsse, heads, judgement, promotions, ticket
+from factory.trust import dsse, heads, judgement, promotions, revocations, ticket
 from factory.trust.facts import Ancestor, Artifact, BakeFacts, CheckOutcome, ImageFacts, Verification
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -100,10 +100,11 @@ class Clone:
         shutil.copy(other.layout.lock, self.layout.lock)
 
     def bake(
-        self, name: str, version: str, *, parent: str = "debian-12", age: timedelta = timedelta(hours=1)
-    ) -> Digest:
+        self, name: str, version: str, *, parent: str = "debian-12", age: timedelta = timedelta(hours=1),
+        signer: dsse.Signer | None = None,
+    ) -> Digest:  # fmt: skip
         """What a bake leaves: an entry of the lock, a deploy ticket signed by nightly."""
-        signer = self.nightly
+        signer = signer or self.nightly
         lock = lockfile.read(self.layout.lock)
         base = lock.images.get((parent, "amd64"))
         above: list[Ancestor] = []
@@ -283,7 +284,7 @@ def test_requirement_that_nobody_can_judge_is_refused_unless_waived(clones: Clon
     [
         (["--waive", "no-cve:critical"], 2, "needs --owner"),
         (["--waive", "no-cve:critical", "--owner", "a", "--reason", "b"], 2, "needs --until"),
-        (["--waive", "verified", "--owner", "a", "--reason", "b", "--until", "2099-01-01"], 2, "nothing like verified"),
+        (["--waive", "verified", "--owner", "a", "--reason", "b", "--until", "2099-01-01"], 2, "is never waived"),
         (["--waive", "no-cve:low", "--owner", "a", "--reason", "b", "--until", "2099-01-01"], 2, "nothing like"),
         (["--waive", "no-cve:critical", "--owner", "a", "--reason", "b", "--until", "2001-01-01"], 2, "have ended"),
         (["--waive", "no-cve:critical", "--owner", "a", "--reason", "b", "--until", "soon"], 2, "is no time"),
@@ -307,6 +308,60 @@ def test_approver_with_other_waivers_than_proposed_is_told(clones: Clones) -> No
     shutil.copytree(alice.layout.proposals, bob.layout.proposals)
     assert "--reason 'one'" in bob.run("promote", "web", "--to", "prod", *options, "two", code=6).err
     assert bob.run("promote", "web", "--to", "prod", *options, "one", "--json").json["status"] == "promoted"
+
+
+def test_verifier_cannot_waive_in_a_channel_without_approvals(clones: Clones) -> None:
+    robot, alice, _ = clones
+    for clone in (robot, alice):
+        text = clone.layout.policy.read_text()
+        clone.layout.policy.write_text(
+            text.replace("approvals = 0\n", 'approvals = 0\nrequires = ["verified", "no-cve:high"]\n')
+        )
+    waiver = ["--waive", "no-cve:high", "--owner", "a", "--reason", "b", "--until", "2099-01-01"]
+    said = robot.run("promote", "web", "--to", "dev", *waiver, code=6)
+    assert "no key here may sign as approver" in said.err
+    assert not robot.layout.channels.exists()
+    assert alice.run("promote", "web", "--to", "dev", *waiver, "--json").json["approvers"] == ["alice"]
+
+
+def test_signatures_that_do_not_count_are_not_carried_into_the_head(clones: Clones) -> None:
+    _, alice, bob = clones
+    alice.run("promote", "web", "--to", "prod")
+    bob.pull(alice)
+    (path,) = bob.layout.proposals.iterdir()
+    proposed = dsse.parse(path.read_bytes())
+    junk = [dsse.Signature(None, bytes([number])) for number in range(dsse.MAX_SIGNATURES - 1)]
+    path.write_bytes(dsse.only(proposed, [*proposed.signatures, *junk]).raw)
+    assert bob.run("promote", "web", "--to", "prod", "--json").json["approvers"] == ["alice", "bob"]
+    event = bob.channel("prod").head.events[WHO]
+    assert len(dsse.parse(event).signatures) == 2
+    assert bob.resolves(channel="prod") == WEB
+
+
+def test_event_that_cannot_be_read_is_shown_and_harms_no_other(clones: Clones) -> None:
+    robot, _, _ = clones
+    robot.run("promote", "web", "--to", "dev")
+    robot.run("promote", "hardened", "--to", "dev")
+    head = robot.channel("dev").head
+    event = dsse.parse(head.events[WHO])
+    junk = dsse.only(event, [*event.signatures, *[dsse.Signature(None, b"x")] * dsse.MAX_SIGNATURES]).raw
+    broken = replace(head, version=9, events={**head.events, WHO: junk})
+    raw = (robot.layout.channels / "dev.dsse").read_bytes()
+    with pytest.raises(TamperedError, match="too many signatures"):
+        standing.write_head(robot.layout, broken, robot.nightly)
+    assert (robot.layout.channels / "dev.dsse").read_bytes() == raw
+    (robot.layout.channels / "dev.dsse").write_bytes(heads.make(broken, robot.nightly).raw)
+    listed = robot.run("channels", "list", "dev", "--json").json["channels"][0]["images"]
+    assert [(one["image"], one["state"]) for one in listed] == [("hardened/amd64", "ok"), (WHO, "tampered")]
+    assert "too many signatures" in robot.run("channels", "list", "dev").err
+    assert robot.run("promote", "web", "--to", "dev", "--json").json["number"] == 2
+    assert robot.resolves(channel="dev") == WEB
+
+
+def test_key_that_nobody_knows_is_refused_also_where_nothing_is_to_sign(clones: Clones) -> None:
+    robot, _, _ = clones
+    robot.run("promote", "web", "--to", "dev")
+    assert "the policy has no key nope" in robot.run("promote", "web", "--to", "dev", "--key", "nope", code=6).err
 
 
 def test_older_image_is_refused_without_allow_older(clones: Clones) -> None:
@@ -463,6 +518,32 @@ def test_digest_that_nothing_here_has_must_be_meant(clones: Clones) -> None:
     assert alice.run("revoke", strange, "--reason", "bad", "--unknown", "--json").json["status"] == "revoked"
 
 
+@pytest.mark.parametrize(
+    "name", ["sm\nall", "a" * 600, "caf\udcff", "Web", "a/b/c", "web/", "/amd64", "", "web@x"], ids=ascii
+)
+@pytest.mark.parametrize("form", ["{}@{}", "{}"])
+def test_revoking_under_what_is_no_name_writes_nothing(clones: Clones, name: str, form: str) -> None:
+    _, alice, _ = clones
+    raw = alice.layout.revocations.read_bytes()
+    alice.run("revoke", form.format(name, sha("strange")), "--unknown", "--reason", "x", code=2)
+    assert alice.layout.revocations.read_bytes() == raw
+    assert alice.run("revoke", f"small/amd64@{sha('strange')}", "--unknown", "--reason", "x").out
+
+
+@pytest.mark.parametrize("name", ["sm\nall", "a" * 600])
+def test_set_that_nobody_could_read_is_never_put_in_place(clones: Clones, name: str) -> None:
+    _, alice, _ = clones
+    raw = alice.layout.revocations.read_bytes()
+    head = standing.read(alice.layout, alice.signing.policy).revocations.head
+    signer = alice.signing.for_role("approver")
+    event = revocations.make(revocations.Revocation(sha("x"), name, "bad", NOW, NOW, 1), signer)
+    cases: list[dict[str, bytes]] = [{sha("x"): event.raw}, {sha("other"): event.raw}, {sha("x"): b"junk"}]
+    for events in cases:
+        with pytest.raises(TamperedError):
+            standing.write_head(alice.layout, replace(head, version=2, events=events), signer)
+    assert alice.layout.revocations.read_bytes() == raw
+
+
 def test_revocation_that_lies_ahead_may_be_brought_forward_never_put_off(clones: Clones) -> None:
     _, alice, _ = clones
     later = "2099-01-01"
@@ -572,6 +653,8 @@ def test_list_shows_what_stands_and_what_was(clones: Clones) -> None:
     assert len(robot.run("channels", "list", "dev", "--history").out.splitlines()) == 2
     assert "of which channel" in robot.run("channels", "list", "--history", code=2).err
     assert "says nothing of a channel" in robot.run("channels", "list", "nope", code=6).err
+    assert "there is no channel 'nope'" in robot.run("channels", "list", "nope", "--history", code=2).err
+    assert robot.run("channels", "list", "prod", "--history", "--json").json["history"] == []
 
 
 def test_refresh_renews_what_is_due_and_nothing_else(clones: Clones) -> None:
@@ -668,6 +751,18 @@ def test_revocation_that_was_lost_in_a_merge_is_told(clones: Clones) -> None:
     alice.run("channels", "refresh")
 
 
+def test_revocation_of_a_key_that_was_lost_in_a_merge_is_told(clones: Clones) -> None:
+    _, _, bob = clones
+    before = bob.layout.revocations.read_bytes()
+    bob.run("key", "revoke", "nightly", "--reason", "stolen", "--keep-tickets")
+    bob.layout.revocations.write_bytes(before)
+    said = bob.run("channels", "refresh", "--json", code=6)
+    assert "lacks the revocation of nightly sha256:" in said.err
+    assert "factory key revoke nightly" in said.err
+    bob.run("key", "revoke", "nightly", "--reason", "stolen", "--keep-tickets")
+    bob.run("channels", "refresh")
+
+
 def test_number_and_version_go_on_after_git_took_a_head_back(clones: Clones) -> None:
     robot, _, _ = clones
     robot.run("promote", "web", "--to", "dev")
@@ -686,6 +781,121 @@ def test_link_in_trust_is_not_followed(clones: Clones) -> None:
     shutil.move(robot.layout.revocations, robot.layout.root / "elsewhere")
     robot.layout.revocations.symlink_to(robot.layout.root / "elsewhere")
     assert "is a link" in robot.run("promote", "web", "--to", "dev", code=6).err
+
+
+# --- real keys take over from development keys
+
+
+@pytest.fixture
+def begun(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Clone:
+    """A factory in which a development key has signed everything: tickets, two promotions, a revocation."""
+    for name in (signing.KEY, signing.PASSPHRASE, signing.PASSPHRASE_FILE):
+        monkeypatch.delenv(name, raising=False)
+    clone = Clone(tmp_path / "begun", capsys)
+    clone.layout.trust.mkdir(parents=True)
+    text = RULES.replace("allow_development_keys = false", "allow_development_keys = true")
+    clone.layout.policy.write_text(
+        text.replace('approvals = 1\nrequires = ["verified", "no-cve', 'requires = ["no-cve')
+    )
+    tree = LockedBase("debian-12", "amd64", sha("debian tree"))
+    lockfile.write(clone.layout.lock, lockfile.with_entries(Lock(), [tree]))
+    clone.bake("web", "1", age=timedelta(hours=2), signer=clone.signing.for_role("builder"))
+    assert refresh.ensure_revocations(clone.layout, clone.signing)
+    clone.run("promote", "web", "--to", "dev")
+    waiver = ["--waive", "no-cve:critical", "--owner", "a", "--reason", "b", "--until", "2099-01-01"]
+    clone.run("promote", "web", "--to", "staging", *waiver)
+    clone.run("revoke", sha("old"), "--unknown", "--reason", "bad")
+    clone.run("key", "new", "nightly", "--role", "builder", "--role", "verifier")
+    clone.run("key", "new", "alice", "--role", "approver", "--role", "root")
+    return clone
+
+
+def _forbid_development(clone: Clone) -> None:
+    text = clone.layout.policy.read_text()
+    clone.layout.policy.write_text(text.replace("allow_development_keys = true", "allow_development_keys = false"))
+
+
+@pytest.mark.parametrize("flipped_first", [True, False])
+def test_real_keys_take_over_and_everything_works_on(begun: Clone, flipped_first: bool) -> None:
+    if flipped_first:
+        _forbid_development(begun)
+        for command in (["promote", "web", "--to", "dev"], ["channels", "refresh"], ["channels", "list"]):
+            said = begun.run(*command, code=6)
+            assert "a development key, which the policy does not allow" in said.err
+            assert "factory channels refresh --adopt" in said.err
+        warned = begun.run("policy", "check").err
+        for file in ("trust/revocations.dsse", "trust/channels/dev.dsse", "trust/tickets/web-amd64.jsonl"):
+            assert f"{file} rests on development keys" in warned
+    done = begun.run("channels", "refresh", "--adopt", "--json").json
+    assert [head["file"] for head in done["renewed"]] == [
+        "trust/revocations.dsse", "trust/channels/dev.dsse", "trust/channels/staging.dsse",
+    ]  # fmt: skip
+    assert [one["of"] for one in done["adopted"]] == [sha("old"), WHO, WHO]
+    assert "no-cve:critical waived for a" in done["adopted"][2]["what"]
+    assert (done["void"], done["refused"]) == ([], [])
+    _forbid_development(begun)
+    assert begun.run("channels", "refresh", "--adopt", "--json").json["renewed"] == []
+    found = standing.read(begun.layout, begun.signing.policy)
+    assert (sha("old") in found.revocations.images, dict(found.faults)) == (True, {})
+    assert begun.channel("dev").promotions[WHO].approvers == ("alice",)
+    assert "trust/revocations.dsse rests" not in begun.run("policy", "check").err
+    with pytest.raises(UnsignedError, match="development key"):
+        begun.resolves(channel="dev")  # the image itself: a bake verifies and signs it again
+    begun.bake("web", "1", age=timedelta(hours=2))
+    assert "rests on" not in begun.run("policy", "check").err
+    assert begun.resolves(channel="dev") == WEB
+    assert begun.resolves(channel="staging") == WEB
+    second = begun.bake("web", "2")
+    begun.run("promote", "web", "--to", "dev")
+    assert begun.resolves(channel="dev") == second
+    begun.run("revoke", "web", "--reason", "bad")
+    with pytest.raises(RevokedError):
+        begun.resolves(channel="dev")
+    begun.run("channels", "refresh", "--all")
+
+
+def test_nothing_but_a_real_approver_or_root_takes_over(begun: Clone) -> None:
+    _forbid_development(begun)
+    raw = begun.layout.revocations.read_bytes()
+    (name,) = (key.name for key in begun.signing.policy.keys.values() if key.development)
+    for key in (name, "nightly"):
+        assert "no key here may sign as approver or root" in begun.run(
+            "channels", "refresh", "--adopt", "--key", key, code=6
+        ).err  # fmt: skip
+    text = begun.layout.policy.read_text()
+    begun.layout.policy.write_text(text.replace("keys = false", "keys = true"))
+    assert "is a development key" in begun.run("channels", "refresh", "--adopt", "--key", name, code=6).err
+    assert begun.layout.revocations.read_bytes() == raw
+    assert "leave it out" in begun.run("channels", "refresh", "--adopt", "--all", code=2).err
+
+
+def test_what_a_stranger_signed_is_not_taken_over(begun: Clone) -> None:
+    begun.run("channels", "refresh")
+    path = begun.layout.channels / "dev.dsse"
+    stranger = Clone(begun.layout.root.parent / "stranger", begun._capsys)
+    stranger.layout.trust.mkdir(parents=True)
+    stranger.layout.policy.write_text(RULES)
+    stranger.run("key", "new", "mallory", "--role", "verifier")
+    forged = replace(begun.channel("dev").head, version=9)
+    path.write_bytes(heads.make(forged, stranger.signing.for_role("verifier")).raw)
+    raw = path.read_bytes()
+    _forbid_development(begun)
+    done = begun.run("channels", "refresh", "--adopt", code=6)
+    assert "refused trust/channels/dev.dsse" in done.err
+    assert "took over" in done.err
+    assert path.read_bytes() == raw
+
+
+def test_promotion_that_one_key_cannot_take_over_is_told(begun: Clone) -> None:
+    text = begun.layout.policy.read_text()
+    begun.layout.policy.write_text(text.replace('roles = ["approver", "root"]', 'roles = ["root"]'))
+    _forbid_development(begun)
+    done = begun.run("channels", "refresh", "--adopt", "--json").json
+    assert [one["of"] for one in done["void"]] == [WHO, WHO]
+    assert [one["of"] for one in done["adopted"]] == [sha("old")]
+    begun.bake("web", "1", age=timedelta(hours=2))
+    assert begun.run("promote", "web", "--to", "dev", "--json").json["number"] == 2
+    assert begun.resolves(channel="dev") == WEB
 
 
 # --- killed in between

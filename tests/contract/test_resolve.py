@@ -310,8 +310,7 @@ def test_bundle_needs_nothing_but_a_policy(desk: Desk, tmp_path: Path) -> None:
 
 def test_bundle_that_is_none(desk: Desk, tmp_path: Path) -> None:
     own = ("--policy", str(desk.factory.own_policy))
-    for wrong in (str(tmp_path / "none"), ""):
-        assert "there is no folder" in desk.run("web", "--bundle", wrong, *own, code=2).err
+    assert "there is no folder" in desk.run("web", "--bundle", str(tmp_path / "none"), *own, code=2).err
     empty = tmp_path / "empty"
     empty.mkdir()
     assert "there is no images.lock" in desk.run("web", "--bundle", str(empty), *own, code=2).err
@@ -374,7 +373,11 @@ def test_seen_is_made_raised_and_kept(desk: Desk, tmp_path: Path) -> None:
     own = ("--frozen", "--seen", str(seen))
     assert desk.run("web", *own, "--json").json["rollback"] == "checked"
     first = json.loads(seen.read_text())["highest"]
-    assert first == {"policy": 1, "revocations": 1, "revocations: last event": 0}
+    image = {
+        "image web/amd64: baked at": int(f.baked_at.timestamp()),
+        f"image web/amd64: verified at, {f.images['web'].digest}": int(f.verified_at.timestamp()),
+    }
+    assert first == {"policy": 1, "revocations": 1, "revocations: last event": 0} | image
     desk.run("web", *own, "--channel", "prod")
     f.revoke(f.revocation(sha("x"), "x"), version=5)
     said = desk.run("web", *own)
@@ -382,6 +385,7 @@ def test_seen_is_made_raised_and_kept(desk: Desk, tmp_path: Path) -> None:
     highest = json.loads(seen.read_text())["highest"]
     assert highest == {
         "channel prod": 1, "channel prod: web/amd64": 1, "policy": 1, "revocations": 5, "revocations: last event": 1,
+        f"revoked {sha('x')}": 1, **image,
     }  # fmt: skip
     raw = seen.read_bytes()
     f.revoke(version=4)
@@ -389,19 +393,157 @@ def test_seen_is_made_raised_and_kept(desk: Desk, tmp_path: Path) -> None:
     assert seen.read_bytes() == raw
 
 
-def test_seen_is_not_raised_by_what_is_refused(desk: Desk, tmp_path: Path) -> None:
-    f, seen = desk.factory, tmp_path / "seen.json"
+@pytest.mark.parametrize("channel", [(), ("--channel", "prod")])
+def test_revocation_that_was_learned_is_known_from_then_on(
+    channel: tuple[str, ...], desk: Desk, tmp_path: Path
+) -> None:
+    """The refused answer is remembered: the old set of before it is not taken."""
+    f, own = desk.factory, ("web", "--frozen", "--seen", str(tmp_path / "seen.json"), *channel)
+    old = f.layout.revocations.read_bytes()
+    desk.run(*own)
     f.revoke(f.revocation(f.images["web"].digest, "web"), version=5)
-    desk.run("web", "--frozen", "--seen", str(seen), code=6)
+    assert desk.run(*own, "--json", code=6).json["error"]["kind"] == "revoked"
+    f.layout.revocations.write_bytes(old)
+    assert "rollback: " in desk.run(*own, code=6).err
+    f.revoke(version=6)  # whoever may sign heads leaves it out
+    assert "rollback: " in desk.run(*own, code=6).err
+    f.revoke(f.revocation(sha("other"), "other", 2), version=7)
+    assert "the set lacks the revocation of " in desk.run(*own, code=6).err
+
+
+def test_promotion_that_was_learned_is_known_though_its_image_was_refused(desk: Desk, tmp_path: Path) -> None:
+    f, own = desk.factory, ("web", "--frozen", "--seen", str(tmp_path / "seen.json"), "--channel", "prod")
+    good = f.ticket_file().read_bytes()
+    f.promote(f.promotion(number=3), "alice", "bob")
+    f.ticket_file().write_bytes(b"")
+    desk.run(*own, code=6)
+    f.ticket_file().write_bytes(good)
+    f.promote(f.promotion(number=2), "alice", "bob", version=9)
+    assert "rollback: channel prod: web/amd64 is of number 2, but 3" in desk.run(*own, code=6).err
+
+
+def test_seen_learns_nothing_of_what_does_not_verify(desk: Desk, tmp_path: Path) -> None:
+    f, seen = desk.factory, tmp_path / "seen.json"
+    own = ("web", "--frozen", "--seen", str(seen))
+    f.revoke(version=5, signer="mallory")
+    desk.run(*own, code=6)
+    f.revoke(version=5, issued_at=f.now - timedelta(days=30))
+    desk.run(*own, code=6)
     assert not seen.exists()
-    f.revoke(version=6)
+    f.revoke(version=2)
+    f.write_channel("prod", version=5, signer="mallory")
+    desk.run(*own, "--channel", "prod", code=6)
+    f.promote(f.promotion(number=9), "alice", version=2)
+    desk.run(*own, "--channel", "prod", code=6)
     f.artifact().unlink()
-    desk.run("web", "--frozen", "--seen", str(seen), "--check-bytes", code=6)
-    assert not seen.exists()
+    desk.run(*own, "--check-bytes", code=6)
+    highest = json.loads(seen.read_text())["highest"]
+    assert highest == {"policy": 1, "revocations": 2, "revocations: last event": 0, "channel prod": 2}
+
+
+def test_older_lock_and_ticket_are_refused_without_a_channel(desk: Desk, tmp_path: Path) -> None:
+    """Both are well signed, and were the answer once."""
+    f, own = desk.factory, ("web", "--frozen", "--seen", str(tmp_path / "seen.json"))
+    before = {path: path.read_bytes() for path in (f.layout.lock, f.ticket_file())}
+    desk.run(*own)
+    f.attest(verified_at=f.verified_at + timedelta(minutes=5))
+    newer_ticket = f.ticket_file().read_bytes()
+    desk.run(*own)
+    f.ticket_file().write_bytes(before[f.ticket_file()])
+    assert "rollback: image web/amd64: verified at" in desk.run(*own, code=6).err
+    f.ticket_file().write_bytes(newer_ticket)
+    desk.run(*own)
+    f.bake("web", "hardened", content="newer")
+    f.attest(baked_at=f.baked_at + timedelta(minutes=5), verified_at=f.verified_at)
+    desk.run(*own)
+    for path, raw in before.items():
+        path.write_bytes(raw)
+    said = desk.run(*own, "--json", code=6).json["error"]
+    assert said["kind"] == "expired"
+    assert "rollback: image web/amd64: baked at" in said["message"]
+    assert "--allow-older" in said["hint"]
 
 
 def test_seen_in_a_folder_that_is_not_there(desk: Desk, tmp_path: Path) -> None:
     assert "no folder" in desk.run("web", "--frozen", "--seen", str(tmp_path / "none" / "seen.json"), code=2).err
+
+
+@pytest.mark.parametrize("place", ["/proc/seen.json", "/sys/seen.json"])
+def test_seen_in_a_place_that_cannot_be_written(place: str, desk: Desk) -> None:
+    said = desk.run("web", "--frozen", "--seen", place, code=2)
+    assert "--seen cannot be written" in said.err
+    assert said.out == ""
+
+
+@pytest.mark.parametrize("option", ["--policy", "--policy-digest", "--seen", "--bundle", "--at", "--channel"])
+def test_option_that_is_empty_is_refused(option: str, desk: Desk) -> None:
+    assert f"{option} is empty" in desk.run("web", "--frozen", option, "", code=2).err
+
+
+def test_policy_that_is_the_checkouts_own_is_told_as_such(desk: Desk) -> None:
+    said = desk.run("web", "--frozen", "--policy", str(desk.factory.layout.policy), "--json")
+    assert said.json["policy_source"] == "checkout"
+    assert "judged by this checkout's own trust/policy.toml" in said.err
+    said = desk.run("web", "--frozen", "--policy", str(desk.factory.own_policy), "--json")
+    assert said.json["policy_source"] == "file"
+    assert "checkout's own" not in said.err
+
+
+@pytest.mark.parametrize(
+    "query",
+    [rb'{"seen": "a\u0000b"}', rb'{"policy": "\ud800"}', b'{"channel": "dev", "channel": "prod"}', b"[", b'{"at": 1}',
+     rb'{"policy": "\u0000"}', b"\xff"],
+)  # fmt: skip
+def test_terraform_query_that_cannot_be_meant_is_refused(
+    query: bytes, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(query)))
+    assert "query" in desk.run("web", "--frozen", "--terraform", code=2).err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "frozen", "default", "bundle"),
+    [
+        ('name = "web"', 'name = "../web"', 6, 5, 6),
+        ("[[image]]", "[[imag", 6, 5, 6),
+        ("lock-version = 1", "lock-version = 99", 5, 5, 6),
+        ("[[image]]", "<<<<<<< ours\n[[image]]", 5, 5, 6),
+    ],
+)
+def test_lock_that_cannot_be_read(
+    old: str, new: str, frozen: int, default: int, bundle: int, desk: Desk, tmp_path: Path
+) -> None:
+    text = desk.factory.layout.lock.read_text()
+    assert old in text
+    desk.factory.layout.lock.write_text(text.replace(old, new))
+    carried = desk.bundle(tmp_path / "bundle")
+    own = ("--policy", str(desk.factory.own_policy))
+    desk.run("web", code=default)
+    said = desk.run("web", "--frozen", "--json", code=frozen).json["error"]
+    if frozen == 6:
+        assert "git checkout images.lock" in said["hint"]
+    said = desk.run("--bundle", str(carried), *own, "--json", code=bundle).json["error"]
+    assert (said["kind"], "factory export" in said["hint"]) == ("tampered", True)
+
+
+def test_bundle_says_what_another_export_would_bring(desk: Desk, tmp_path: Path) -> None:
+    carried, own = desk.bundle(tmp_path / "bundle"), ("--policy", str(desk.factory.own_policy))
+    shutil.rmtree(carried / "store")
+    said = desk.run("web", "--bundle", str(carried), *own, "--channel", "prod")
+    assert "factory export web/amd64 --bytes --channel prod" in said.err
+    assert "factory fetch" not in said.err
+    (carried / "trust/channels/prod.dsse").unlink()
+    asked = ("web", "--bundle", str(carried), *own, "--channel", "prod", "--json")
+    hint = desk.run(*asked, code=6).json["error"]["hint"]
+    assert "factory export web/amd64 --bytes --channel prod" in hint
+    assert "factory promote" not in hint
+
+
+def test_artifact_that_the_lock_leaves_out_is_missed(desk: Desk) -> None:
+    f = desk.factory
+    fewer = {place: native for place, native in f.locked().artifacts.items() if place != "raw"}
+    f.write_lock(web=replace(f.locked(), artifacts=fewer))
+    assert "its raw artifact is missing" in desk.run("web", "--frozen", code=6).err
 
 
 # --- bytes and inputs

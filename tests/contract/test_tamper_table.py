@@ -344,15 +344,17 @@ LOCK: list[Row] = [
         lambda f: _edited(f, artifacts={"../../etc/passwd": sha("evil")})),
     Row("artifact for the terminal", "tampered", "'\\x1b[2Jok'", lambda f: _artifacts(f, vmdk="\x1b[2Jok")),
     Row("place that is not signed", "unsigned", "was signed for vmdk", lambda f: None, ("--at", "vmdk")),
-    Row("name that climbs", "lock", "is no name",
+    Row("name that climbs", "tampered", "is no name",
         lambda f: f.layout.lock.write_text(f.layout.lock.read_text().replace('name = "web"', 'name = "../web"'))),
-    Row("two entries", "lock", "twice", lambda f: f.layout.lock.write_text(
+    Row("two entries", "tampered", "twice", lambda f: f.layout.lock.write_text(
         f.layout.lock.read_text() + "\n[[image]]" + f.layout.lock.read_text().rpartition("\n[[image]]")[2])),
+    Row("artifact left out", "tampered", "its raw artifact is missing", lambda f: _edited(
+        f, artifacts={place: native for place, native in f.locked().artifacts.items() if place != "raw"})),
     Row("marks of a merge", "lock", "conflict markers",
         lambda f: f.layout.lock.write_text("<<<<<<< ours\n" + f.layout.lock.read_text())),
     Row("version of tomorrow", "lock", "lock-version 2",
         lambda f: f.layout.lock.write_text(f.layout.lock.read_text().replace("version = 1", "version = 2"))),
-    Row("bytes", "lock", "not UTF-8", lambda f: f.layout.lock.write_bytes(b"\xff\xfe")),
+    Row("bytes", "tampered", "not UTF-8", lambda f: f.layout.lock.write_bytes(b"\xff\xfe")),
     Row("no lock", "usage", "there is no images.lock", lambda f: f.layout.lock.unlink()),
     Row("link", "tampered", "is a link", lambda f: _linked(f.layout.lock)),
     Row("pipe", "tampered", "no regular file", lambda f: _pipe(f.layout.lock)),
@@ -406,6 +408,24 @@ TIME: list[Row] = [
     Row("older promotion", "expired", "rollback: channel prod: web/amd64",
         lambda f: _seen(**{"channel_prod:_web/amd64": 2})(f), PROD),
     Row("event withheld", "expired", "rollback: revocations: last event", _seen(**{"revocations:_last_event": 1})),
+    Row("revocation left out", "expired", "rollback: the set lacks the revocation of sha256:",
+        _all(lambda f: _seen(**{f"revoked_{sha('x')}": 1})(f),
+             lambda f: f.revoke(f.revocation(sha("y"), "y", 2), version=3))),
+    Row("key's revocation left out by that key", "expired", "rollback: the set lacks the revocation of sha256:",
+        _all(lambda f: _seen(**{f"revoked_{key_of('tester').public.fingerprint}": 1})(f),
+             lambda f: f.revoke(f.revocation(sha("y"), "y", 2), version=3, signer="tester"))),
+    Row("revocation of a lower number", "expired", "rollback: revoked sha256:",
+        _all(lambda f: _seen(**{f"revoked_{sha('x')}": 2})(f),
+             lambda f: f.revoke(f.revocation(sha("x"), "x", 1), f.revocation(sha("y"), "y", 3), version=3))),
+    Row("older lock and ticket", "expired", "rollback: image web/amd64: baked at",
+        lambda f: _seen(**{"image_web/amd64:_baked_at": int(f.baked_at.timestamp()) + 1})(f)),
+    Row("older ticket of the same image", "expired", "rollback: image web/amd64: verified at",
+        lambda f: _seen(**{f"image_web/amd64:_verified_at,_{f.images['web'].digest}":
+                           int(f.verified_at.timestamp()) + 1})(f)),
+    Row("head of an enormous version", "tampered", "is no whole number from 1 to",
+        lambda f: f.write_channel("prod", version=(1 << 40) + 1), PROD),
+    Row("revocation of an enormous number", "tampered", "is no whole number from 1 to",
+        lambda f: f.revoke(f.revocation(sha("x"), "x", (1 << 40) + 1))),
     Row("seen is damaged", "tampered", "what was seen before", lambda f: _cut(f.own_policy.parent / "seen.json", 0.5)),
     Row("seen is a link", "tampered", "is a link", lambda f: _linked(f.own_policy.parent / "seen.json")),
 ]  # fmt: skip
@@ -550,10 +570,12 @@ class Desk:
         assert self.state() == before
 
     def state(self) -> dict[str, tuple[int, int, int]]:
-        """Every file there is, with what changes when it is written."""
+        """Every file there is, with what changes when it is written; but for that of --seen, which learns."""
         found = {}
         for folder, folders, files in os.walk(self.factory.root.parent):
             for name in (*folders, *files):
+                if name in ("seen.json", ".seen.json.lock", "deployer"):
+                    continue
                 path = Path(folder, name)
                 status = path.lstat()
                 found[str(path)] = (status.st_mode, status.st_size, status.st_mtime_ns)

@@ -94,6 +94,23 @@ def test_channel_without_approvals_takes_a_verifier_or_an_approver(key: Key, cou
         found.promotions["web/amd64"]
 
 
+@pytest.mark.parametrize("rule", [NONE, ChannelRule("prod", approvals=1)])
+def test_waiver_takes_an_approver_in_every_channel(rule: ChannelRule) -> None:
+    waived = replace(PROMOTION, waivers=(WAIVER,))
+    with pytest.raises(UnsignedError, match="is no approver"):
+        promotions.verify_event(signed(waived, [TESTER]).raw, rule, TRUSTED)
+    assert promotions.approvers(signed(waived, [TESTER]), waived, rule, TRUSTED) == ()
+    assert promotions.verify_event(signed(waived, [TESTER, ALICE]).raw, rule, TRUSTED).approvers == ("alice",)
+
+
+def test_only_signatures_that_count_are_carried_on() -> None:
+    junk = [dsse.Signature(None, bytes([number])) for number in range(20)]
+    envelope = dsse.only(signed(), [*junk, *signed(by=[STRANGER, ALICE, TESTER, BOB]).signatures])
+    kept = promotions.only_counting(envelope, PROMOTION, TWO, TRUSTED)
+    assert [item.keyid for item in kept.signatures] == [ALICE.public.fingerprint, BOB.public.fingerprint]
+    assert promotions.verify_event(kept.raw, TWO, TRUSTED) == PROMOTION
+
+
 def test_void_promotion_refuses_its_own_image_and_no_other() -> None:
     api = replace(PROMOTION, image="api/amd64", digest=sha("api"))
     found = channel({"web/amd64": signed().raw, "api/amd64": signed(api, [ALICE]).raw})

@@ -48,6 +48,34 @@ def test_check_refuses_exactly_what_is_lower(before: dict[str, int], shown: dict
         seen.check(before, shown)
 
 
+def test_set_that_lacks_what_was_seen_revoked_is_refused() -> None:
+    before = {"revocations": 4, f"revoked {sha('a')}": 1, f"revoked {sha('b')}": 2}
+    seen.check(before, {"policy": 1})  # no set was looked at
+    seen.check(before, {**before, "revocations": 5})
+    with pytest.raises(ExpiredError, match=f"lacks the revocation of {sha('a')}"):
+        seen.check(before, {"revocations": 5, f"revoked {sha('b')}": 2})
+    with pytest.raises(ExpiredError, match="is of number 1, but 2"):
+        seen.check(before, {**before, f"revoked {sha('b')}": 1})
+
+
+def test_only_what_was_verified_of_the_newest_bake_is_kept() -> None:
+    old = {"image web/amd64: baked at": 10, "image web/amd64: verified at, a": 20}
+    other = {"image db/amd64: baked at": 1, "image db/amd64: verified at, a": 2}
+    new = {"image web/amd64: baked at": 15, "image web/amd64: verified at, b": 16}
+    assert seen.merge({**old, **other}, new) == {**new, **other}
+    assert seen.merge(new, {**old, **other}) == {**new, **other}
+    with pytest.raises(ExpiredError, match="baked at is of 1970-01-01T00:00:10Z, but 1970-01-01T00:00:15Z was seen"):
+        seen.check(new, old)
+    with pytest.raises(ExpiredError, match="verified at"):
+        seen.check(new, {**new, "image web/amd64: verified at, b": 15})
+
+
+def test_number_that_is_no_time_is_refused_all_the_same() -> None:
+    name = "image web/amd64: baked at"
+    with pytest.raises(ExpiredError, match="second 9007199254740991"):
+        seen.check({name: 2**53 - 1}, {name: 5})
+
+
 def test_file_that_is_not_there_is_made_and_read_back(tmp_path: Path) -> None:
     path = tmp_path / "seen.json"
     assert seen.read(path) == {}
@@ -255,9 +283,10 @@ class Replay(RuleBasedStateMachine):
         try:
             digest = self._ask(state, now)
         except TrustError:
-            assert seen.read(self.seen) == with_seen
+            assert seen.merge(with_seen, seen.read(self.seen)) == seen.read(self.seen)
             return
         assert digest not in self.known_revoked
+        assert not state.revoked < self.known_revoked
 
     @rule()
     def deploy_what_is_true_now(self) -> None:
@@ -278,14 +307,15 @@ class Replay(RuleBasedStateMachine):
     def _ask(self, state: State, now: datetime) -> Digest:
         """What a deployer does with the two files, and --seen."""
         revoked = revocations.verify(state.revocations, TRUSTED, now)
+        seen.remember(self.seen, seen.observe(TRUSTED, revoked))
+        self.known_revoked |= frozenset(revoked.images)
         channel = promotions.verify(state.channel, RULE, Authority(TRUSTED, revoked.compromised), now)
+        seen.remember(self.seen, seen.observe(TRUSTED, revoked, channel, WHO))
         promotion = channel.promotions.get(WHO)
         if promotion is None:
             raise TrustError("never promoted")
         revoked.refuse_revoked(promotion.digest, (), now)
-        seen.remember(self.seen, seen.observe(TRUSTED, revoked, channel, WHO))
         self.taken.append((channel.version, revoked.version))
-        self.known_revoked |= frozenset(revoked.images)
         return promotion.digest
 
     @invariant()
