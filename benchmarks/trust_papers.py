@@ -74,7 +74,8 @@ class Papers:
         self.event_payloads = [envelope.payload for envelope in (promoted, *revoked.values())]
         self.locked = LockedImage(
             "web", "amd64", self.facts.image.digest, self.facts.image.bake_key, self.facts.image.base,
-            self.facts.image.tree, artifacts={"qcow2": _named("web qcow2")},
+            self.facts.image.tree,
+            artifacts={artifact.place: artifact.native for artifact in self.facts.image.artifacts},
         )  # fmt: skip
         self.lock = lockfile.dumps(Lock({}, {("web", "amd64"): self.locked})).encode()
         self.newer = self.toml.replace(b"version = 3", b"version = 4")
