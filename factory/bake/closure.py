@@ -39,7 +39,8 @@ _BESIDE_THE_ROLE = {"checks", "molecule"}
 class Closure:
     """`files`: path relative to the factory's folder -> digest. `roles`: the role folders, in the order named.
 
-    `versions`: of Ansible, whose modules do the work, and of the installed collections it uses; name -> version.
+    `versions`: of Ansible, whose modules do the work, and of the installed collections it uses; name -> version, and
+    of each collection's manifest the digest.
     """
 
     files: Mapping[str, Digest]
@@ -178,17 +179,22 @@ class _Walk:
         """A collection kept beside the playbooks counts with all its files; one that is installed, by its version."""
         beside = self._home / "collections/ansible_collections" / namespace / name
         if not beside.is_dir() and (namespace, name) not in (("ansible", "builtin"), ("ansible", "legacy")):
-            self.versions[f"collection {namespace}.{name}"] = _installed_version(namespace, name)
+            self.versions.update(_installed(namespace, name))
 
 
 @cache
-def _installed_version(namespace: str, name: str) -> str:
-    """The version of a collection that a Python package brought; "not installed" where there is none."""
+def _installed(namespace: str, name: str) -> Mapping[str, str]:
+    """The version of a collection that a Python package brought ("not installed" where there is none).
+
+    And the digest of its MANIFEST.json, which holds that of its list of files and so of all of them.
+    """
+    called = f"collection {namespace}.{name}"
     for folder in map(Path, sys.path):
         manifest = folder / "ansible_collections" / namespace / name / "MANIFEST.json"
         if manifest.is_file():
-            return str(json.loads(manifest.read_text())["collection_info"]["version"])
-    return "not installed"
+            version = str(json.loads(manifest.read_text())["collection_info"]["version"])
+            return {called: version, f"{called}: MANIFEST.json": file_digest(manifest)}
+    return {called: "not installed"}
 
 
 class _Loader(yaml.CSafeLoader):

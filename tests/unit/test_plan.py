@@ -201,5 +201,7 @@ def test_ansible_and_installed_collections_count_by_version(root: Path, monkeypa
     manifest.parent.mkdir(parents=True)
     manifest.write_text('{"collection_info": {"version": "1.2.3"}}')
     monkeypatch.syspath_prepend(str(root / "lib"))
-    closure._installed_version.cache_clear()
-    assert _inputs(root).parts["playbook"]["collection some.where"] == "1.2.3"
+    closure._installed.cache_clear()
+    parts = _inputs(root).parts["playbook"]
+    assert parts["collection some.where"] == "1.2.3"
+    assert parts["collection some.where: MANIFEST.json"] == closure.file_digest(manifest)

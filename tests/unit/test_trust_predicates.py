@@ -121,8 +121,8 @@ def test_digest_of_a_file_is_what_the_docs_say(tmp_path: Path) -> None:
 def test_every_dependency_has_a_digest_and_files_are_grouped() -> None:
     found = {entry["name"]: entry for entry in MADE.predicate["buildDefinition"]["resolvedDependencies"]}
     assert list(found) == [
-        "hardened", "base", "debian-12", "packages", "template", "checks", "playbooks/web.yml", "other files",
-        "playbooks/roles/tls", "playbooks/roles/web",
+        "hardened", "base", "debian-12", "packages", "template", "checks", "playbooks/web.yml",
+        "collection community.general: MANIFEST.json", "other files", "playbooks/roles/tls", "playbooks/roles/web",
     ]  # fmt: skip
     web = {path: value for path, value in BAKE.inputs["playbook"].items() if path.startswith("playbooks/roles/web/")}
     assert found["playbooks/roles/web"] == {
@@ -131,6 +131,8 @@ def test_every_dependency_has_a_digest_and_files_are_grouped() -> None:
         "name": "playbooks/roles/web",
     }
     assert found["playbooks/web.yml"]["digest"] == {"factoryFile": digest.hex_of(sha("playbooks/web.yml"))}
+    manifest = found["collection community.general: MANIFEST.json"]
+    assert manifest["digest"] == {"factoryFile": digest.hex_of(sha("manifest"))}
     assert found["other files"]["annotations"]["count"] == 1
     assert found["debian-12"] == {
         "annotations": {"depth": 3, "role": "base"},

@@ -140,7 +140,7 @@ def _inputs(inputs: Mapping[str, Mapping[str, str]]) -> Iterator[dict[str, Any]]
 
 
 def _playbook(bake: BakeFacts) -> Iterator[dict[str, Any]]:
-    """The playbook's file, each role, and what else of files it uses."""
+    """The playbook's file, the manifest of each installed collection, each role, and what else of files it uses."""
     files = {path: Digest(value) for path, value in bake.inputs.get("playbook", {}).items() if is_digest(value)}
     playbook = str(bake.parameters.get("playbook", ""))
     if playbook in files:
@@ -149,6 +149,8 @@ def _playbook(bake: BakeFacts) -> Iterator[dict[str, Any]]:
             "digest": as_set(files.pop(playbook), FILE_DIGEST),
             "name": playbook,
         }
+    for name in [path for path in files if path.startswith("collection ")]:
+        yield {"annotations": {"role": "file"}, "digest": as_set(files.pop(name), FILE_DIGEST), "name": name}
     roles = playbook[: playbook.rfind("/") + 1] + "roles/"
     groups: dict[str, dict[str, str]] = {}
     for path, value in files.items():
