@@ -4,7 +4,7 @@ Data goes to standard output, progress and logs to standard error. With `--json`
 also when it fails. A failure is one line with its cause, then where and a hint; `-v` adds the traceback.
 """
 
-# ruff: noqa: E402
+# ruff: noqa: E402 - garbage collection is turned off before the imports
 from __future__ import annotations
 
 import gc

@@ -137,7 +137,7 @@ def publish(layout: Layout, signing: Signing, say: Say, record: BakeRecord) -> N
 def renew_heads(layout: Layout, signing: Signing) -> list[str]:
     """Sign anew what in trust/ would soon be too old to count; what could not be is for people to read."""
     try:
-        done = refresh.refresh_due(layout, signing)
+        done = refresh.refresh(layout, signing)
     except TrustError as error:
         return [f"trust/ was not renewed: {error.message}"]
     return [f"{place} was not renewed: {error.message}" for place, error in done.refused.items()]

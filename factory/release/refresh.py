@@ -70,7 +70,10 @@ def begin(layout: Layout, catalog: Catalog, signing: Signing, now: datetime) -> 
 
 
 def refresh(layout: Layout, signing: Signing, *, every: bool = False, now: datetime | None = None) -> Refresh:
-    """Renew the heads with less than a third of their life left (with `every`: all). A missing set is begun."""
+    """Renew the heads with less than a third of their life left (with `every`: all). A missing set is begun.
+
+    Signs nothing, and asks for no key, where nothing is due.
+    """
     now = now or standing.this_moment()
     with standing.lock(layout), Catalog.open(layout.catalog) as catalog:
         begun = begin(layout, catalog, signing, now)
@@ -119,11 +122,6 @@ def _lost(catalog: Catalog, found: Standing) -> TrustError | None:
             ),
         )
     return None
-
-
-def refresh_due(layout: Layout, signing: Signing, now: datetime | None = None) -> Refresh:
-    """As `refresh`, where anything is due; for a bake: signs nothing, and asks for no key, where nothing is."""
-    return refresh(layout, signing, now=now)
 
 
 def _renew(

@@ -666,7 +666,7 @@ def test_refresh_renews_what_is_due_and_nothing_else(clones: Clones) -> None:
     later = NOW + timedelta(days=16)
     with pytest.raises(ExpiredError):
         robot.resolves(channel="dev", now=later)
-    done = refresh.refresh_due(robot.layout, robot.signing, now=later)
+    done = refresh.refresh(robot.layout, robot.signing, now=later)
     assert [(one.file, one.version) for one in done.renewed] == [
         ("trust/revocations.dsse", 2),
         ("trust/channels/dev.dsse", 2),
