@@ -40,6 +40,16 @@ def hex_of(digest: Digest) -> str:
     return digest.removeprefix("sha256:")
 
 
+def packed(digest: str) -> bytes:
+    """The 32 bytes of a digest. ValueError where `digest` is not one."""
+    return bytes.fromhex(hex_of(parse_digest(digest)))
+
+
+def unpacked(data: bytes) -> Digest:
+    """The digest of 32 bytes."""
+    return Digest(f"sha256:{data.hex()}")
+
+
 def of_bytes(data: bytes) -> Digest:
     """The digest of `data`."""
     return Digest("sha256:" + _small(data).hexdigest())

@@ -9,7 +9,8 @@ from functools import partial
 
 from factory.bake.session import Session
 from factory.catalog import lookups
-from factory.catalog.record import BakeRecord, InstalledPackage, record_bake
+from factory.catalog.contents import InstalledPackage
+from factory.catalog.record import BakeRecord, record_bake
 from factory.digest import Digest
 from factory.errors import TrustError
 from factory.model import ImageSpec, Lock, LockedImage

@@ -8,7 +8,8 @@ from typing import Any
 
 from factory.bake import key
 from factory.bake.sealed import Sealed
-from factory.catalog.record import BakeRecord, InputFile, InstalledPackage
+from factory.catalog.contents import InputFile, InstalledPackage
+from factory.catalog.record import BakeRecord
 from factory.digest import Digest
 from factory.model import FactorySpec, ImageSpec, LockedBase, LockedImage
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from factory.apt.questions import Installed
 from factory.bake.key import Inputs
-from factory.catalog.record import InstalledPackage
+from factory.catalog.contents import InstalledPackage
 from factory.digest import Digest
 from factory.disk.work import SealedTree
 from factory.model import Package

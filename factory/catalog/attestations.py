@@ -12,11 +12,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from factory.catalog.database import Catalog, now
+from factory.catalog import signed
+from factory.catalog.clock import now
+from factory.catalog.database import Catalog
 from factory.digest import Digest
 from factory.errors import TamperedError
 from factory.trust import dsse, heads, promotions, revocations, statements
 from factory.trust.dsse import Envelope
+from factory.trust.keys import PublicKey
 from factory.trust.predicates import provenance, summary, test_result
 from factory.trust.promotions import Promotion
 from factory.trust.statements import Statement, time_text
@@ -38,18 +41,26 @@ class Attestation:
     envelope: bytes
 
 
-def index(catalog: Catalog, envelopes: Iterable[Envelope]) -> int:
-    """Add the envelopes that are not there yet; how many. What is not understood is left out: nobody believes it."""
+def index(catalog: Catalog, envelopes: Iterable[Envelope], keys: Iterable[PublicKey] = ()) -> int:
+    """Add the envelopes that are not there yet; how many. What is not understood is left out: nobody believes it.
+
+    `keys`: of those whose signatures make them the actor of what an envelope says, in the log.
+    """
     found = {envelope.digest: envelope for envelope in envelopes}
     known = _known(catalog, list(found))
-    rows: list[dict[str, Any]] = []
+    rows: dict[Digest, dict[str, Any]] = {}
     for digest, envelope in found.items():
         if digest not in known:
             with suppress(TamperedError):
-                rows.append(_row(envelope))
+                rows[digest] = _row(envelope)
     if rows:
+        trusted = tuple(keys)
         with catalog.writing() as database:
-            database.table("attestations").insert_all(rows, ignore=True)
+            known = _known(catalog, list(rows))
+            for digest in (one for one in rows if one not in known):
+                number = database.table("attestations").insert(rows[digest]).last_pk
+                assert isinstance(number, int)
+                signed.put(database.conn, number, found[digest], trusted)
     return len(rows)
 
 

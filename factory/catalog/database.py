@@ -7,26 +7,21 @@ version is not touched; a migration and the note of it are one transaction; ever
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sqlite_utils import Database
 
 from factory import files
-from factory.catalog import schema
+from factory.catalog import migrations
 from factory.errors import CatalogError
 
 _BUSY_S = 60
-
-
-def now() -> str:
-    """This moment as the catalog writes it: UTC, ISO 8601, milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class Catalog:
@@ -45,13 +40,9 @@ class Catalog:
             connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
             try:
                 version = _version(connection)
-                if version > schema.VERSION:
-                    raise CatalogError(
-                        f"the catalog is of version {version}; this factory knows {schema.VERSION}",
-                        where=str(path),
-                        hint="use the version of factory that wrote it; nothing was changed",
-                    )
-                if version < schema.VERSION:
+                if version > migrations.VERSION:
+                    raise _newer(path, version)
+                if version < migrations.VERSION:
                     with files.exclusive(path.with_name(path.name + ".lock")):
                         _migrate(connection)
                 connection.execute("PRAGMA synchronous = FULL")
@@ -60,6 +51,35 @@ class Catalog:
             except BaseException:
                 connection.close()
                 raise
+
+    @classmethod
+    def read(cls, path: Path) -> Catalog:
+        """The catalog in a file, to be read only; nothing is made. CatalogError: none there, of another version.
+
+        One of an earlier version is migrated where it can be written. A catalog that nobody writes to can be read
+        where it stands, also in a folder that is read-only.
+        """
+        with _told(path):
+            if not path.is_file():
+                raise CatalogError("there is no catalog", where=str(path), hint="factory bake begins one")
+            connection = _connect_reading(path)
+            try:
+                version = _version(connection)
+                if version > migrations.VERSION:
+                    raise _newer(path, version)
+                if version == migrations.VERSION:
+                    return cls.over(connection, path)
+            except BaseException:
+                connection.close()
+                raise
+            connection.close()
+        cls.open(path).close()
+        return cls.read(path)
+
+    @classmethod
+    def over(cls, connection: sqlite3.Connection, path: Path) -> Catalog:
+        """The catalog that a connection has open, such as one of a pool that serves pages."""
+        return cls(path, Database(connection))
 
     def close(self) -> None:
         """Let go of the file."""
@@ -83,10 +103,42 @@ class Catalog:
                 if self._database.conn.in_transaction:
                     self._database.conn.execute("ROLLBACK")
 
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The connection, for what reads many rows, or works inside `writing`."""
+        connection: sqlite3.Connection = self._database.conn
+        return connection
+
     def query(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[dict[str, Any]]:
         """The rows a SELECT gives. CatalogError."""
         with self._turn, _told(self.path):
             return list(self._database.query(sql, parameters))
+
+
+def _newer(path: Path, version: int) -> CatalogError:
+    return CatalogError(
+        f"the catalog is of version {version}; this factory knows {migrations.VERSION}",
+        where=str(path),
+        hint="use the version of factory that wrote it; nothing was changed",
+    )
+
+
+def _connect_reading(path: Path) -> sqlite3.Connection:
+    """A connection that cannot write. Where the folder is read-only and no writer is at work, SQLite is told that the
+    file does not change: it could not make the memory it shares with writers there."""
+    uri = path.absolute().as_uri()
+    options: dict[str, Any] = {"uri": True, "timeout": _BUSY_S, "isolation_level": None, "check_same_thread": False}
+    connection: sqlite3.Connection = sqlite3.connect(f"{uri}?mode=ro", **options)
+    try:
+        _version(connection)
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError:
+        connection.close()
+        log = path.with_name(f"{path.name}-wal")
+        if os.access(path.parent, os.W_OK) or (log.exists() and log.stat().st_size):
+            raise
+        connection = sqlite3.connect(f"{uri}?mode=ro&immutable=1", **options)
+    return connection
 
 
 def _version(connection: sqlite3.Connection) -> int:
@@ -95,10 +147,15 @@ def _version(connection: sqlite3.Connection) -> int:
 
 def _migrate(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
-    for number in range(_version(connection) + 1, schema.VERSION + 1):
-        connection.executescript(
-            f"BEGIN IMMEDIATE;\n{schema.MIGRATIONS[number - 1]}\nPRAGMA user_version = {number};\nCOMMIT;"
-        )
+    for number in range(_version(connection) + 1, migrations.VERSION + 1):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            migrations.MIGRATIONS[number - 1](connection)
+            connection.execute(f"PRAGMA user_version = {number}")
+            connection.execute("COMMIT")
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
 
 
 @contextmanager

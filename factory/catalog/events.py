@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from factory.catalog.database import Catalog, now
+from factory.catalog import chain
+from factory.catalog.clock import now
+from factory.catalog.database import Catalog
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,14 @@ def begin_run(catalog: Catalog, run: str, command: str) -> None:
     """Note that a run has begun."""
     with catalog.writing() as database:
         database.table("runs").insert({"id": run, "started_at": now(), "command": command})
+        chain.append(database.conn, chain.Entry("began run", command, details={"run": run}))
 
 
 def end_run(catalog: Catalog, run: str, exit_code: int) -> None:
     """Note how a run ended."""
     with catalog.writing() as database:
         database.table("run_ends").insert({"run": run, "ended_at": now(), "exit_code": exit_code})
+        chain.append(database.conn, chain.Entry("ended run", run, details={"exit_code": exit_code}))
 
 
 def add_tasks(catalog: Catalog, run: str, image: tuple[str, str], tasks: Iterable[Task]) -> None:
@@ -97,7 +101,7 @@ def checks(catalog: Catalog, run: str, image: str | None = None) -> list[tuple[s
 def _of_run(catalog: Catalog, table: str, run: str, image: str | None) -> Iterable[tuple[str, str, dict[str, Any]]]:
     sql = f"SELECT * FROM {table} WHERE run = :run AND (:image IS NULL OR image = :image) ORDER BY id"  # noqa: S608
     for row in catalog.query(sql, {"run": run, "image": image}):
-        del row["id"], row["run"]
+        del row["id"], row["run"], row["source"]
         for flag in {"changed", "exempted"} & row.keys():
             row[flag] = bool(row[flag])
         yield row.pop("image"), row.pop("arch"), row

@@ -19,32 +19,14 @@ from sqlite_utils import Database
 from sqlite_utils.db import Table
 
 from factory import files, lockfile
-from factory.catalog.database import Catalog, now
+from factory.catalog import chain, contents
+from factory.catalog.clock import now
+from factory.catalog.contents import InputFile, InstalledPackage
+from factory.catalog.database import Catalog
 from factory.digest import is_digest
 from factory.errors import StoreError
 from factory.model import Layout, Lock, LockedBase, LockedImage
 from factory.store import Store
-
-
-@dataclass(frozen=True)
-class InstalledPackage:
-    """A package of an image. `sha256` is of its file, None where that is not known (a disk made elsewhere)."""
-
-    name: str
-    version: str
-    arch: str
-    source: str
-    source_version: str
-    sha256: str | None = None
-
-
-@dataclass(frozen=True)
-class InputFile:
-    """One file (or other part) of a named input of a bake, and the digest it had."""
-
-    input: str
-    path: str
-    digest: str
 
 
 @dataclass(frozen=True)
@@ -207,52 +189,30 @@ def _end(database: Database, intent: int, outcome: str, message: str = "") -> No
 
 def _finish(catalog: Catalog, layout: Layout, record: BakeRecord, intent: int, outcome: str, message: str = "") -> None:
     """Write the record into its tables, and that the intent has come to its end."""
-    image, store = record.image, Store(layout.store)
+    store = Store(layout.store)
     with catalog.writing() as database:
         if record.base is not None:
             _insert_base(database, record, record.base)
-        database.table("images").insert(
-            {
-                "digest": image.digest,
-                "name": image.name,
-                "arch": image.arch,
-                "base": image.base,
-                "base_kind": record.base_kind,
-                "tree": image.tree,
-                "builder": record.builder,
-                "facts": json.dumps(record.facts, sort_keys=True),
-            },
-            ignore=True,
-        )
-        bake = (
-            database.table("bakes")
-            .insert(
-                {
-                    "digest": image.digest,
-                    "name": image.name,
-                    "arch": image.arch,
-                    "bake_key": image.bake_key,
-                    "run": record.run,
-                    "kind": "verified" if record.verified_only else "baked",
-                    "baked_at": record.baked_at,
-                    "entry": _alone(image),
-                }
-            )
-            .last_pk
-        )
-        database.table("artifacts").insert_all(
-            [
-                {"image": image.digest, "place": place, "native": native,
-                 "size_bytes": store.size_bytes(native) if is_digest(native) and store.has(native) else None}
-                for place, native in image.artifacts.items()
-            ],
-            ignore=True,
-        )  # fmt: skip
-        database.table("image_packages").insert_all(
-            [{"image": image.digest, **asdict(package)} for package in record.packages], ignore=True
-        )
-        database.table("inputs").insert_all([{"bake": bake, **asdict(file)} for file in record.inputs])
+        contents.put_bake(database.conn, _recorded(record, store))
         _end(database, intent, outcome, message)
+
+
+def _recorded(record: BakeRecord, store: Store) -> contents.Recorded:
+    image = record.image
+    natives = [native for native in image.artifacts.values() if is_digest(native) and store.has(native)]
+    return contents.Recorded(
+        image=image,
+        parent_kind=record.base_kind,
+        parent_name=str(record.facts.get("base", "")).removeprefix("image:"),
+        builder=record.builder,
+        run=record.run,
+        kind="verified" if record.verified_only else "baked",
+        baked_at=record.baked_at,
+        facts=record.facts,
+        packages=record.packages,
+        inputs=record.inputs,
+        sizes={native: store.size_bytes(native) for native in natives},
+    )
 
 
 def _insert_base(database: Database, record: BakeRecord, base: LockedBase) -> None:
@@ -265,6 +225,9 @@ def _insert_base(database: Database, record: BakeRecord, base: LockedBase) -> No
             "recorded_at": now(),
             "entry": _alone(base),
         }
+    )
+    chain.append(
+        database.conn, chain.Entry("locked base", f"{base.name}/{base.arch}", base.digest, details={"run": record.run})
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from factory import lockfile
-from factory.catalog import attestations
+from factory.catalog import attestations, lookups
 from factory.catalog.database import Catalog
 from factory.digest import Digest, is_digest
 from factory.errors import TrustError, UsageError
@@ -123,9 +123,9 @@ def survey(layout: Layout, catalog: Catalog, found: Standing) -> Known:
     parents: dict[Digest, set[Digest]] = {}
     for row in catalog.query("SELECT DISTINCT digest, name FROM bases"):
         names[row["digest"]] = row["name"]
-    for row in catalog.query("SELECT digest, name || '/' || arch AS name, base FROM images"):
-        names[row["digest"]] = row["name"]
-        parents.setdefault(row["digest"], set()).add(row["base"])
+    for digest, (name, above) in lookups.parents(catalog).items():
+        names[digest] = name
+        parents.setdefault(digest, set()).update(above)
     for channel in found.channels.values():
         for image, event in channel.head.events.items():
             with suppress(TrustError):

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from factory import digest as digests
 from factory import lockfile
-from factory.catalog.record import InstalledPackage
+from factory.catalog.contents import InstalledPackage
 from factory.digest import Digest
 from factory.model import Layout, Lock, LockedBase, LockedImage, Package
 from factory.store import Store

@@ -12,9 +12,11 @@ from pathlib import Path
 
 from factory import lockfile
 from factory.catalog import lookups
-from factory.catalog.database import Catalog, now
+from factory.catalog.clock import now
+from factory.catalog.contents import InputFile
+from factory.catalog.database import Catalog
 from factory.catalog.pending import pending
-from factory.catalog.record import BakeRecord, InputFile, record_bake, recover
+from factory.catalog.record import BakeRecord, record_bake, recover
 from factory.digest import of_bytes
 from factory.model import Layout, Lock, LockedBase, LockedImage, Package
 from factory.store import Store

@@ -9,7 +9,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from factory import digest
-from factory.catalog.record import InstalledPackage
+from factory.catalog.contents import InstalledPackage
 from factory.digest import Digest
 from factory.trust import keys, statements, ticket
 from factory.trust.authority import Authority

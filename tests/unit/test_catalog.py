@@ -10,16 +10,19 @@ from pathlib import Path
 import pytest
 
 from factory import lockfile, proc
-from factory.catalog import attestations, events, lookups, record, schema
-from factory.catalog.database import Catalog, now
+from factory.catalog import attestations, events, fleets, lookups, migrations, record
+from factory.catalog.clock import now
+from factory.catalog.contents import InputFile, InstalledPackage
+from factory.catalog.database import Catalog
 from factory.catalog.pending import pending
-from factory.catalog.record import BakeRecord, InputFile, InstalledPackage, record_bake, recover
-from factory.digest import Digest, of_bytes
+from factory.catalog.record import BakeRecord, record_bake, recover
+from factory.digest import Digest, of_bytes, packed
 from factory.errors import CatalogError, LockError, StoreError
 from factory.model import Layout, Lock, LockedBase, LockedImage, Package
 from factory.store import Store
-from factory.trust import revocations, statements
+from factory.trust import promotions, revocations, statements
 from factory.trust.dsse import Envelope
+from factory.trust.promotions import Promotion
 from factory.trust.revocations import Revocation
 from factory.trust.signers import file as key_files
 
@@ -61,6 +64,17 @@ def revocation(number: int = 1) -> Envelope:
     return revocations.make(event, key_files.signer(key_files.generate()))
 
 
+def promotion() -> Envelope:
+    """A signed promotion."""
+    said = Promotion("prod", "web/amd64", of_bytes(b"good"), number=1, made_at=MADE_AT, baked_at=MADE_AT)
+    return promotions.make(said, key_files.signer(key_files.generate()))
+
+
+def script(sql: str) -> migrations.Migration:
+    """A migration that runs a script."""
+    return lambda connection: migrations.run_script(connection, sql)
+
+
 def lock_of(*records: BakeRecord) -> Lock:
     return lockfile.with_entries(Lock(), [entry for record in records for entry in record.entries])
 
@@ -76,9 +90,10 @@ def test_record_bake_writes_lock_and_catalog(layout: Layout) -> None:
             made.baked_at,
         )  # fmt: skip
         assert set(lookups.input_files(catalog, made.image)) == set(made.inputs)
-        assert catalog.query("SELECT place, native, size_bytes FROM artifacts ORDER BY place") == [
-            {"place": "aws/eu-west-1", "native": "ami-1", "size_bytes": None},
-            {"place": "qcow2", "native": made.image.artifacts["qcow2"], "size_bytes": 4},
+        assert catalog.query("SELECT place, native FROM locations") == [{"place": "aws/eu-west-1", "native": "ami-1"}]
+        stored = packed(made.image.artifacts["qcow2"])
+        assert catalog.query("SELECT format, digest, size_bytes FROM artifacts") == [
+            {"format": "qcow2", "digest": stored, "size_bytes": 4}
         ]
         assert catalog.query("SELECT source, source_version FROM image_packages") == [
             {"source": "nginx", "source_version": "1.22.1-9"}
@@ -94,7 +109,7 @@ def test_record_bake_again_with_the_same_digest_adds_a_bake_only(layout: Layout)
         record_bake(catalog, layout, checked)
         assert lookups.relock(catalog) == lockfile.read(layout.lock) == lock_of(checked)
         assert [row["kind"] for row in catalog.query("SELECT kind FROM bakes ORDER BY id")] == ["baked", "verified"]
-        assert len(catalog.query("SELECT * FROM images")) == 1
+        assert len(catalog.query("SELECT * FROM images WHERE kind = 'image'")) == 1
 
 
 def test_record_bake_without_its_artifact_records_nothing(layout: Layout) -> None:
@@ -232,16 +247,32 @@ def test_every_table_refuses_to_forget(layout: Layout) -> None:
         events.add_tasks(catalog, "r", ("web", "amd64"), [events.Task("p", "t", "f:1", now(), 0.0, "ok")])
         events.add_checks(catalog, "r", ("web", "amd64"), [events.Check("t", "passed")])
         record_bake(catalog, layout, made)
-        attestations.index(catalog, [revocation()])
+        attestations.index(catalog, [revocation(), promotion()])
+        fleets.begin_rollout(catalog, fleets.Rollout("r1", "web", made.image.digest, MADE_AT))
+        launched = fleets.Instance("web", 1, "local", "web-1", made.image.digest, MADE_AT, rollout="r1")
+        fleets.end_instance(catalog, fleets.add_instance(catalog, launched), MADE_AT, "retired")
+        fleets.end_rollout(catalog, "r1", MADE_AT, "succeeded")
     with closing(sqlite3.connect(layout.catalog)) as connection:
-        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        assert len(tables) == 13
-        for table in tables:
+        names = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'package_search%'"
+        tables = {row[0] for row in connection.execute(names)} - {"package_set_counts"}
+        assert len(tables) == 28
+        for table in sorted(tables):
             column = connection.execute(f"SELECT name FROM pragma_table_info('{table}')").fetchone()[0]
             assert connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] > 0, table
             for sql in (f"UPDATE {table} SET {column} = {column}", f"DELETE FROM {table}"):
                 with pytest.raises(sqlite3.IntegrityError, match="append-only"):
                     connection.execute(sql)
+
+
+def test_lineage_refuses_a_cycle(layout: Layout) -> None:
+    with Catalog.open(layout.catalog) as catalog:
+        for number, below in enumerate([b"base", b"one", b"two"]):
+            made = bake(layout, content=b"%d" % number)
+            image = replace(made.image, digest=of_bytes([b"one", b"two", b"three"][number]), base=of_bytes(below))
+            record_bake(catalog, layout, replace(made, image=image))
+        round_again = replace(made.image, digest=of_bytes(b"one"), base=of_bytes(b"three"))
+        with pytest.raises(CatalogError, match="cannot descend from itself"):
+            record_bake(catalog, layout, replace(made, image=round_again))
 
 
 def test_attestations_indexed_twice_stand_there_once(layout: Layout) -> None:
@@ -266,10 +297,10 @@ def test_attestation_that_is_not_understood_is_not_indexed(layout: Layout) -> No
 
 def test_catalog_of_the_first_version_keeps_what_it_holds(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "VERSION", 1)
-        patch.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
-        with Catalog.open(layout.catalog) as catalog:
-            events.begin_run(catalog, "r", "x")
+        patch.setattr(migrations, "VERSION", 1)
+        patch.setattr(migrations, "MIGRATIONS", migrations.MIGRATIONS[:1])
+        with Catalog.open(layout.catalog) as catalog, catalog.writing() as database:
+            database.table("runs").insert({"id": "r", "started_at": now(), "command": "x"})
     with Catalog.open(layout.catalog) as catalog:
         assert [run.id for run in events.runs(catalog)] == ["r"]
         assert attestations.index(catalog, [revocation()]) == 1
@@ -295,7 +326,7 @@ def test_open_of_a_newer_catalog_changes_nothing(layout: Layout) -> None:
     with Catalog.open(layout.catalog):
         pass
     with closing(sqlite3.connect(layout.catalog)) as connection:
-        connection.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
+        connection.execute(f"PRAGMA user_version = {migrations.VERSION + 1}")
     before = layout.catalog.read_bytes()
     with pytest.raises(CatalogError, match="this factory knows") as caught:
         Catalog.open(layout.catalog)
@@ -306,12 +337,14 @@ def test_open_of_a_newer_catalog_changes_nothing(layout: Layout) -> None:
 def test_open_migrates_whole_or_not_at_all(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     with Catalog.open(layout.catalog) as catalog:
         events.begin_run(catalog, "r", "x")
-    known = schema.MIGRATIONS
-    monkeypatch.setattr(schema, "VERSION", len(known) + 1)
-    monkeypatch.setattr(schema, "MIGRATIONS", (*known, "CREATE TABLE novel (a) STRICT; CREATE TABLE runs (a);"))
+    known = migrations.MIGRATIONS
+    monkeypatch.setattr(migrations, "VERSION", len(known) + 1)
+    monkeypatch.setattr(
+        migrations, "MIGRATIONS", (*known, script("CREATE TABLE novel (a) STRICT; CREATE TABLE runs (a);"))
+    )
     with pytest.raises(CatalogError):
         Catalog.open(layout.catalog)
-    monkeypatch.setattr(schema, "MIGRATIONS", (*known, "CREATE TABLE novel (a TEXT) STRICT;"))
+    monkeypatch.setattr(migrations, "MIGRATIONS", (*known, script("CREATE TABLE novel (a TEXT) STRICT;")))
     with Catalog.open(layout.catalog) as catalog:
         assert catalog.query("PRAGMA user_version") == [{"user_version": len(known) + 1}]
         assert catalog.query("SELECT * FROM novel") == []

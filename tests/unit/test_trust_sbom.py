@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from packageurl import PackageURL
 
 from factory import proc
-from factory.catalog.record import InstalledPackage
+from factory.catalog.contents import InstalledPackage
 from factory.errors import TamperedError
 from factory.trust import statements
 from factory.trust.predicates import sbom

@@ -22,6 +22,7 @@ from factory.trust.statements import MAX_BYTES, SBOM, Statement
 
 if TYPE_CHECKING:
     from cyclonedx.model.component import Component
+    from packageurl import PackageURL
 
 MAX_PACKAGES = 100_000
 
@@ -78,6 +79,13 @@ def read(statement: Statement, what: str = "the SBOM") -> Sbom:
     return Sbom(name, arch, digest, tuple(sorted(_purl_in(item, what) for item in components)))
 
 
+def purl_of(package: Package) -> PackageURL:
+    """The purl of a Debian package."""
+    from packageurl import PackageURL
+
+    return PackageURL("deb", "debian", package.name, package.version, _qualifiers(package))
+
+
 def _document(image: ImageFacts, packages: Iterable[Package], baked_at: datetime) -> dict[str, Any]:
     from cyclonedx.model import HashAlgorithm, HashType
     from cyclonedx.model.bom import Bom, BomMetaData
@@ -110,9 +118,8 @@ def _document(image: ImageFacts, packages: Iterable[Package], baked_at: datetime
 def _component(package: Package) -> Component:
     from cyclonedx.model import HashAlgorithm, HashType
     from cyclonedx.model.component import Component, ComponentType
-    from packageurl import PackageURL
 
-    known = PackageURL("deb", "debian", package.name, package.version, _qualifiers(package))
+    known = purl_of(package)
     hashes = [HashType(alg=HashAlgorithm.SHA_256, content=hex_of(Digest(package.sha256)))] if package.sha256 else []
     return Component(
         name=package.name,

@@ -1,12 +1,8 @@
-"""The tables of the catalog, as numbered migrations. What has been released is never edited: a change is a new one.
-
-Every table is append-only by trigger: a row, once written, is neither changed nor removed. What ends later (a run, an
-intent) has its end in a table of its own. Times are UTC, ISO 8601; durations seconds; digests `sha256:<hex>`.
-"""
+"""Version 1: runs, images, bakes with what went into them, tasks, checks, and the intents of the lock."""
 
 from __future__ import annotations
 
-_FIRST = """
+SQL = """
 CREATE TABLE runs (
     id TEXT PRIMARY KEY,
     started_at TEXT NOT NULL,
@@ -134,41 +130,7 @@ CREATE VIEW open_intents AS
     SELECT * FROM intents WHERE NOT EXISTS (SELECT 1 FROM intent_ends WHERE intent_ends.intent = intents.id);
 """
 
-_TABLES = (
+APPEND_ONLY = (
     "runs", "run_ends", "bases", "images", "bakes", "artifacts", "image_packages", "inputs", "tasks", "checks",
     "intents", "intent_ends",
 )  # fmt: skip
-
-_SECOND = """
-CREATE TABLE attestations (     -- every signed envelope that stood in trust/; it decides, this only indexes
-    id INTEGER PRIMARY KEY,
-    digest TEXT NOT NULL UNIQUE,    -- of the envelope, byte for byte
-    predicate_type TEXT NOT NULL,   -- of a head: its payload type
-    subject TEXT NOT NULL,      -- NAME/ARCH, CHANNEL: NAME/ARCH, a revoked digest, or the name of a head
-    image TEXT,                 -- the digest it speaks of; NULL: of none
-    number INTEGER,             -- of a promotion or revocation; the version of a head
-    made_at TEXT NOT NULL,
-    signers TEXT NOT NULL,      -- JSON: the keyids it gives, not verified
-    envelope BLOB NOT NULL,
-    indexed_at TEXT NOT NULL
-) STRICT;
-CREATE INDEX attestations_of_image ON attestations(image, predicate_type);
-CREATE INDEX attestations_of_subject ON attestations(predicate_type, subject, number);
-"""
-
-
-def _append_only(table: str) -> str:
-    return "".join(
-        f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
-        f"BEGIN SELECT RAISE(ABORT, 'the catalog is append-only: {table}'); END;\n"
-        for verb in ("UPDATE", "DELETE")
-    )
-
-
-MIGRATIONS: tuple[str, ...] = (
-    _FIRST + "".join(map(_append_only, _TABLES)),
-    _SECOND + _append_only("attestations"),
-)
-"""Migration n (from 1) makes a catalog of version n out of one of version n - 1."""
-
-VERSION = len(MIGRATIONS)
