@@ -18,12 +18,13 @@ from factory import files, lockfile
 from factory.catalog import attestations
 from factory.catalog.database import Catalog
 from factory.digest import Digest
-from factory.errors import TamperedError, TrustError, UnsignedError
+from factory.errors import FactoryError, TamperedError, TrustError, UnsignedError
 from factory.model import Layout
-from factory.trust import dsse, heads, judgement, promotions, revocations, ticket
+from factory.trust import dsse, heads, judgement, policy, promotions, revocations, ticket
 from factory.trust.authority import Authority
 from factory.trust.dsse import Envelope, Signer
 from factory.trust.heads import Head
+from factory.trust.keys import PublicKey
 from factory.trust.policy import Policy
 from factory.trust.promotions import Channel
 from factory.trust.reading import read_file
@@ -186,7 +187,20 @@ def index(catalog: Catalog, layout: Layout, *images: str) -> None:
             raw = paper(layout, tickets_path(layout, image), ticket.MAX_BYTES)
             for one in ticket.loads(raw).values() if raw else ():
                 found += one.envelopes
-    attestations.index(catalog, found)
+    attestations.index(catalog, found, _keys(layout))
+
+
+def ticketed(layout: Layout) -> list[str]:
+    """NAME/ARCH of every image that has a file of tickets."""
+    stems = sorted(path.stem for path in layout.tickets.glob("*.jsonl"))
+    return [f"{name}/{arch}" for name, _, arch in (stem.rpartition("-") for stem in stems)]
+
+
+def _keys(layout: Layout) -> list[PublicKey]:
+    """The keys that the policy here knows; none where it cannot be read."""
+    with suppress(FactoryError, OSError):
+        return [key.public for key in policy.read(layout.policy).keys.values()]
+    return []
 
 
 def keep_ticket(layout: Layout, found: Standing, image: str, digest: Digest) -> None:

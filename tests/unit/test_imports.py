@@ -14,12 +14,13 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"__version__", "errors", "redact"}),
     frozenset({"digest", "files", "proc"}),
     frozenset({"model", "namespace", "schema"}),
-    frozenset({"apt", "disk", "lockfile", "packer", "render", "spec", "store", "trust"}),
-    frozenset({"vm"}),
+    frozenset({"apt", "disk", "drawing", "lockfile", "packer", "render", "spec", "store", "trust"}),
+    frozenset({"cve", "vm"}),
     frozenset({"bases", "catalog", "provision", "skeleton", "stores"}),
     frozenset({"builders", "doctor", "verify"}),
     frozenset({"release"}),
-    frozenset({"bake"}),
+    frozenset({"bake", "compliance"}),
+    frozenset({"pages"}),
     frozenset({"cli", "__main__"}),
 )
 """What a part imports stands in an earlier layer. A new part of the factory is put in its place here."""

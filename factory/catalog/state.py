@@ -1,0 +1,87 @@
+"""What held at a moment: which image stood in which channel, what was withdrawn, what ran. `as_of` None is now.
+
+`as_of` is a time as the catalog writes it (clock.text). An index of signed statements and of what rollouts noted: the
+papers in trust/ decide what may run, not these rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from factory.catalog.clock import now
+from factory.catalog.database import Catalog
+from factory.digest import Digest, unpacked
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """An image in a channel. `source`: the catalog that says so (1: this one); `attestation`: row of its promotion."""
+
+    source: int
+    channel: str
+    name: str
+    arch: str
+    digest: Digest
+    number: int
+    made_at: str
+    attestation: int
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """A revoked image, or base, from `at` on."""
+
+    source: int
+    digest: Digest
+    name: str
+    reason: str
+    at: str
+    made_at: str
+    attestation: int
+
+
+@dataclass(frozen=True)
+class Running:
+    """An instance that runs. `native`: the id that its provider knows it by."""
+
+    source: int
+    fleet: str
+    generation: int
+    provider: str
+    native: str
+    digest: Digest
+    launched_at: str
+
+
+def assignments(catalog: Catalog, as_of: str | None = None) -> list[Assignment]:
+    """The promotion in force of each image in each channel, sorted by channel and name."""
+    sql = (
+        "SELECT source, channel, name, arch, digest, max(number) AS number, made_at, attestation"
+        " FROM channel_assignments WHERE :as_of IS NULL OR made_at <= :as_of"
+        " GROUP BY source, channel, name, arch ORDER BY channel, name, arch, source"
+    )
+    return [Assignment(**{**row, "digest": unpacked(row["digest"])}) for row in catalog.query(sql, {"as_of": as_of})]
+
+
+def withdrawals(catalog: Catalog, as_of: str | None = None) -> dict[Digest, Withdrawal]:
+    """What is revoked, each with the revocation that began first. Not its descendants: see lineage.py."""
+    sql = (
+        "SELECT source, digest, name, reason, min(at) AS at, made_at, attestation FROM revocations"
+        " WHERE at <= :moment AND made_at <= :moment GROUP BY digest ORDER BY at"
+    )
+    found: dict[Digest, Withdrawal] = {}
+    for row in catalog.query(sql, {"moment": as_of or now()}):
+        digest = unpacked(row["digest"])
+        found[digest] = Withdrawal(**{**row, "digest": digest})
+    return found
+
+
+def running(catalog: Catalog, as_of: str | None = None) -> list[Running]:
+    """The instances that run, sorted by fleet, generation and id."""
+    sql = (
+        "SELECT source, fleet, generation, provider, native, digest, launched_at FROM instances"
+        " LEFT JOIN instance_ends ON instance = instances.id"
+        " WHERE (ended_at IS NULL OR ended_at > :as_of) AND (:as_of IS NULL OR launched_at <= :as_of)"
+        " ORDER BY fleet, generation, native"
+    )
+    return [Running(**{**row, "digest": unpacked(row["digest"])}) for row in catalog.query(sql, {"as_of": as_of})]

@@ -1,0 +1,117 @@
+"""An answer as rows: a table for people, `--json` for programs, `--csv` for spreadsheets. All three say the same.
+
+What a cell holds is shown, never run: control characters are escaped in a table, and in CSV a text that a spreadsheet
+would take for a formula is preceded by an apostrophe.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from factory.cli import output
+from factory.errors import UsageError
+
+TABLE, JSON, CSV = "table", "json", "csv"
+Row = Mapping[str, Any]
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_MEASURED = 1000
+"""So many rows decide how wide a column is; those after them are written as they come."""
+
+
+def forms(command: _Command) -> _Command:
+    """Adds --json and --csv to a command; see `form_of`."""
+    command = click.option("--csv", "as_csv", is_flag=True, help="Comma-separated values, with a heading.")(command)
+    return click.option("--json", "as_json", is_flag=True, help="One JSON document.")(command)
+
+
+def form_of(*, as_json: bool, as_csv: bool) -> str:
+    """The form that was asked for. UsageError for both."""
+    if as_json and as_csv:
+        raise UsageError("--json and --csv exclude each other", where="--csv")
+    return JSON if as_json else CSV if as_csv else TABLE
+
+
+def show(form: str, columns: Sequence[str], rows: Iterable[Row], document: Callable[[list[Row]], Any]) -> None:
+    """Write rows in a form. `columns`: the keys a table and CSV show, in order; headings are the keys themselves.
+
+    `document` makes the JSON document of all rows. A table and CSV are written as the rows come.
+    """
+    if form == JSON:
+        output.document(document(list(rows)))
+    elif form == CSV:
+        _csv(columns, rows)
+    else:
+        _table(columns, rows)
+
+
+def stream_json(before: Mapping[str, Any], key: str, rows: Iterable[Row]) -> None:
+    """One JSON document with the fields of `before` and then a list, written as its rows come."""
+    head = json.dumps(before, ensure_ascii=False)[:-1]
+    sys.stdout.write(f"{head}{', ' if before else ''}{json.dumps(key)}: [")
+    separator = "\n  "
+    for row in rows:
+        sys.stdout.write(separator + json.dumps(row, ensure_ascii=False))
+        separator = ",\n  "
+    sys.stdout.write("\n]}\n")
+    sys.stdout.flush()
+
+
+def cell(value: Any) -> str:
+    """A value as a table shows it: one line, nothing that a terminal would act on. A digest is shortened."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(cell, value)) or "-"
+    text = str(value)
+    if text.startswith("sha256:") and len(text) == 71:
+        return f"{text[:19]}…"
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
+def csv_cell(value: Any) -> Any:
+    """A value as CSV holds it: lists joined by a space, a text that looks like a formula made harmless."""
+    if isinstance(value, (list, tuple)):
+        value = " ".join(map(str, value))
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        return f"'{value}"
+    return value
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Row]) -> None:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    for line in itertools.chain([list(columns)], ([csv_cell(row.get(key)) for key in columns] for row in rows)):
+        writer.writerow(line)
+        sys.stdout.write(buffer.getvalue())
+        buffer.seek(0)
+        buffer.truncate()
+    sys.stdout.flush()
+
+
+def _table(columns: Sequence[str], rows: Iterable[Row]) -> None:
+    cells: Iterator[list[str]] = ([cell(row.get(key)) for key in columns] for row in rows)
+    first = list(itertools.islice(cells, _MEASURED))
+    if not first:
+        return
+    headings = [key.replace("_", " ") for key in columns]
+    widths = [max(map(len, column)) for column in zip(headings, *first, strict=True)]
+    sys.stdout.write(output.colour(_line(headings, widths), "bold", stream=sys.stdout) + "\n")
+    for line in itertools.chain(first, cells):
+        sys.stdout.write(_line(line, widths) + "\n")
+    sys.stdout.flush()
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(text.ljust(width) for text, width in zip(cells, widths, strict=True)).rstrip()

@@ -1,0 +1,33 @@
+"""The catalog, opened for a question: first told of what trust/ gained since, such as by a `git pull`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from factory.catalog.database import Catalog
+from factory.errors import CatalogError
+from factory.model import Layout
+from factory.release import standing
+
+
+@contextmanager
+def asking(layout: Layout, say: Callable[[str], None]) -> Iterator[Catalog]:
+    """The catalog of a factory, to be read. CatalogError where there is none, or it is not to be read.
+
+    Where it cannot be written, what trust/ gained is not in the answer, and that is said.
+    """
+    if not layout.catalog.is_file():
+        raise CatalogError(
+            "there is no catalog here",
+            where=str(layout.catalog),
+            hint="factory bake begins one; factory catalog import takes over what another factory exported",
+        )
+    if layout.trust.is_dir():
+        try:
+            with Catalog.open(layout.catalog) as catalog:
+                standing.index(catalog, layout, *standing.ticketed(layout))
+        except CatalogError as error:
+            say(f"what trust/ gained is not told to the catalog: {error.message}")
+    with Catalog.read(layout.catalog) as catalog:
+        yield catalog
