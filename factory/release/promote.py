@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from factory import lockfile
-from factory.catalog import attestations
+from factory.catalog import attestations, chain
 from factory.catalog.database import Catalog
 from factory.digest import Digest, is_digest
 from factory.errors import ExpiredError, TrustError, UsageError
@@ -242,7 +242,9 @@ def _next(catalog: Catalog, case: _Case, now: datetime) -> Promotion:
             raise UsageError(f"that waiver would have ended already: {time_text(waiver.expires_at)}", where="--until")
     subject = attestations.subject_of_promotion(case.rule.name, case.who)
     used = attestations.highest(catalog, [statements.PROMOTION], subject)
-    return _promotion(case, max(used, 0 if case.before is None else case.before.number) + 1, now)
+    said = _promotion(case, max(used, 0 if case.before is None else case.before.number) + 1, now)
+    end = chain.head(catalog.connection)
+    return replace(said, log=promotions.CatalogHead(end.catalog, end.length, end.digest))
 
 
 def _promotion(case: _Case, number: int, made_at: datetime) -> Promotion:

@@ -19,11 +19,15 @@ MAX_NUMBER = 1 << 40
 
 
 class Fields:
-    """An object with exactly the fields `names`; `what` names it in errors."""
+    """An object with exactly the fields `names`, and of those in `optional` any; `what` names it in errors."""
 
-    def __init__(self, value: Any, what: str, names: Collection[str]) -> None:
-        self._value = predicates.table(value, what, names)
+    def __init__(self, value: Any, what: str, names: Collection[str], optional: Collection[str] = ()) -> None:
+        self._value = predicates.table(value, what, names, optional)
         self._what = what
+
+    def __contains__(self, key: str) -> bool:
+        """Whether an optional field is there."""
+        return key in self._value
 
     def text(self, key: str) -> str:
         """A printable text, neither empty nor huge."""

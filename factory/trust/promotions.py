@@ -35,6 +35,7 @@ _FIELDS = (
     "channel", "number", "previous", "made_at", "image", "replaces", "baked_at", "requirements", "waivers",
     "allow_older",
 )  # fmt: skip
+_OPTIONAL = ("catalog",)
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,22 @@ class Waiver:
 
 
 @dataclass(frozen=True)
+class CatalogHead:
+    """Where the log of a catalog ended when the promotion was made: the catalog's id, how many events it had, and the
+    hash of the last. A log that was cut or recomputed since does not fit it."""
+
+    catalog: str
+    length: int
+    digest: Digest
+
+
+@dataclass(frozen=True)
 class Promotion:
     """`image` (NAME/ARCH) is `digest` in `channel` from now on.
 
     `previous` is the digest of the payload of the promotion before it, `replaces` the image that one named.
     `requirements`: name -> passed or waived, as those who signed found it. `approvers`: whose signatures count;
-    filled in by `verify`.
+    filled in by `verify`. `log`: of the catalog of whoever proposed it; other approvers have catalogs of their own.
     """
 
     channel: str
@@ -67,6 +78,7 @@ class Promotion:
     requirements: Mapping[str, str] = field(default_factory=dict)
     waivers: tuple[Waiver, ...] = ()
     allow_older: bool = False
+    log: CatalogHead | None = field(default=None, compare=False)
     approvers: tuple[str, ...] = field(default=(), compare=False)
 
     def statement(self) -> Statement:
@@ -87,6 +99,8 @@ class Promotion:
             ],
             "allow_older": self.allow_older,
         }  # fmt: skip
+        if self.log is not None:
+            said["catalog"] = {"id": self.log.catalog, "length": self.log.length, "digest": self.log.digest}
         return Statement(PROMOTION, (Subject(self.image, self.digest),), said)
 
     @property
@@ -103,7 +117,7 @@ def make(promotion: Promotion, signer: dsse.Signer) -> Envelope:
 def read(envelope: Envelope, what: str = "the promotion") -> Promotion:
     """The promotion an envelope carries; its signatures are not looked at. Raises TamperedError."""
     statement = statements.of_envelope(envelope, PROMOTION, what)
-    said = Fields(statement.predicate, what, _FIELDS)
+    said = Fields(statement.predicate, what, _FIELDS, _OPTIONAL)
     if len(statement.subjects) != 1 or statement.subjects[0].name != said.text("image"):
         raise TamperedError(f"{what} must speak of one image, the one it names")
     predicates.image_of(statement.subjects, what)
@@ -119,6 +133,7 @@ def read(envelope: Envelope, what: str = "the promotion") -> Promotion:
         requirements=dict(_requirement(item, what) for item in said.items("requirements")),
         waivers=tuple(_waiver(item, what) for item in said.items("waivers")),
         allow_older=said.flag("allow_older"),
+        log=_log(said.object("catalog"), what) if "catalog" in said else None,
     )
 
 
@@ -300,6 +315,11 @@ def _requirement(item: Any, what: str) -> tuple[str, str]:
     if said.text("result") not in (PASSED, WAIVED):
         raise TamperedError(f"{what}: a requirement is neither {PASSED} nor {WAIVED}")
     return said.text("name"), said.text("result")
+
+
+def _log(item: Any, what: str) -> CatalogHead:
+    said = Fields(item, f"{what}: catalog", ("id", "length", "digest"))
+    return CatalogHead(said.text("id"), said.number("length"), said.digest("digest"))
 
 
 def _waiver(item: Any, what: str) -> Waiver:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from factory import cli, digest, lockfile
-from factory.catalog import attestations
+from factory.catalog import attestations, chain
 from factory.catalog.database import Catalog
 from factory.digest import Digest
 from factory.errors import ExpiredError, RevokedError, TamperedError, UnsignedError
@@ -215,6 +215,18 @@ def test_two_approvers_in_two_clones_move_a_channel(clones: Clones) -> None:
     assert not list(bob.layout.proposals.iterdir())
     robot.pull(bob)
     assert robot.resolves(channel="prod") == WEB
+
+
+def test_promotion_signs_where_the_log_of_its_first_approver_ended(clones: Clones) -> None:
+    _, alice, bob = clones
+    alice.run("promote", "web", "--to", "prod")
+    bob.pull(alice)
+    with Catalog.open(alice.layout.catalog) as catalog:
+        end = chain.head(catalog.connection)
+    bob.run("promote", "web", "--to", "prod")
+    log = bob.channel("prod").promotions[WHO].log
+    assert log is not None
+    assert (log.catalog, log.length, log.digest) == (end.catalog, end.length, end.digest)
 
 
 def test_approver_cannot_be_two(clones: Clones) -> None:

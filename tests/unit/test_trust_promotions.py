@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from factory.errors import ExpiredError, RevokedError, TamperedError, UnsignedError
-from factory.trust import dsse, heads, promotions, ticket
+from factory.trust import dsse, heads, promotions, statements, ticket
 from factory.trust.authority import Authority
 from factory.trust.facts import CheckOutcome
 from factory.trust.policy import ChannelRule, TrustedKey
@@ -58,6 +58,40 @@ def channel(events: dict[str, bytes], rule: ChannelRule = TWO) -> promotions.Cha
 )
 def test_promotion_read_back_is_the_promotion_that_was_signed(promotion: Promotion) -> None:
     assert promotions.read(signed(promotion)) == promotion
+
+
+LOG = promotions.CatalogHead("4f" * 16, 12, sha("head"))
+
+
+def test_promotion_read_back_has_the_head_of_the_log_that_was_signed() -> None:
+    assert promotions.read(signed(replace(PROMOTION, log=LOG))).log == LOG
+    assert promotions.read(signed()).log is None
+    assert replace(PROMOTION, log=LOG).payload_digest != PROMOTION.payload_digest
+
+
+def test_approver_with_another_catalog_finds_the_same_promotion() -> None:
+    assert replace(PROMOTION, log=LOG) == replace(PROMOTION, log=replace(LOG, catalog="ab" * 16)) == PROMOTION
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        None,
+        {},
+        {"id": "a", "length": 1},
+        {"id": "", "length": 1, "digest": sha("h")},
+        {"id": "a", "length": 0, "digest": sha("h")},
+        {"id": "a", "length": True, "digest": sha("h")},
+        {"id": "a", "length": 1, "digest": "h"},
+        {"id": "a", "length": 1, "digest": sha("h"), "more": 1},
+    ],
+    ids=str,
+)
+def test_promotion_with_a_head_of_the_log_that_is_none_is_refused(said: Any) -> None:
+    statement = PROMOTION.statement()
+    odd = replace(statement, predicate={**statement.predicate, "catalog": said})
+    with pytest.raises(TamperedError, match="catalog"):
+        promotions.read(statements.signed(odd, [ALICE]))
 
 
 def test_channel_points_at_what_was_approved() -> None:
