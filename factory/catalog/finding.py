@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from factory.digest import Digest, packed, unpacked
 from factory.errors import UsageError
 
 _HEX = re.compile(r"(?:sha256:)?([0-9a-f]{6,64})\Z")
+_AT_A_TIME = 500
 COLUMNS = "images.id, images.digest, images.kind, images.name, images.arch, recorded_at, builder, package_set"
 
 
@@ -83,6 +85,37 @@ def one(catalog: Catalog, target: str, as_of: str | None = None) -> KnownImage:
 def by_id(catalog: Catalog, number: int) -> KnownImage:
     """The image of a row id."""
     return of_row(catalog.query(f"SELECT {COLUMNS} FROM images WHERE id = ?", [number])[0])  # noqa: S608
+
+
+def by_digests(catalog: Catalog, digests: Iterable[Digest]) -> dict[Digest, KnownImage]:
+    """Of these digests, the images that the catalog knows."""
+    found: dict[Digest, KnownImage] = {}
+    wanted = sorted(set(digests))
+    for start in range(0, len(wanted), _AT_A_TIME):
+        part = [packed(digest) for digest in wanted[start : start + _AT_A_TIME]]
+        sql = f"SELECT {COLUMNS} FROM images WHERE digest IN ({', '.join('?' * len(part))})"  # noqa: S608
+        found.update({image.digest: image for image in map(of_row, catalog.query(sql, part))})
+    return found
+
+
+def by_artifact(catalog: Catalog, digest: Digest) -> KnownImage | None:
+    """The image of which a stored file has this digest; None where there is none."""
+    sql = (
+        f"SELECT {COLUMNS} FROM artifacts JOIN bakes ON bakes.id = bake JOIN images ON images.id = image"  # noqa: S608
+        " WHERE artifacts.digest = ? ORDER BY bakes.id DESC LIMIT 1"
+    )
+    rows = catalog.query(sql, [packed(digest)])
+    return of_row(rows[0]) if rows else None
+
+
+def by_native(catalog: Catalog, native: str) -> KnownImage | None:
+    """The image that is published somewhere under this id (an AMI's, say); None where there is none."""
+    sql = (
+        f"SELECT {COLUMNS} FROM locations JOIN bakes ON bakes.id = bake JOIN images ON images.id = image"  # noqa: S608
+        " WHERE native = ? ORDER BY bakes.id DESC LIMIT 1"
+    )
+    rows = catalog.query(sql, [native])
+    return of_row(rows[0]) if rows else None
 
 
 def _by_digest(catalog: Catalog, digits: str, as_of: str | None) -> list[KnownImage]:

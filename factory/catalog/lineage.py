@@ -7,8 +7,9 @@ holds. An image has one parent, unless the same bytes were baked on several; the
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from factory.catalog.clock import now
 from factory.catalog.database import Catalog
@@ -16,6 +17,7 @@ from factory.catalog.finding import COLUMNS, KnownImage
 from factory.catalog.state import Withdrawal
 from factory.digest import Digest, unpacked
 
+T = TypeVar("T")
 AT_A_TIME = 500
 """So many values stand in one IN (…)."""
 
@@ -101,14 +103,14 @@ def withdrawn(catalog: Catalog, images: Iterable[int], as_of: str | None = None)
     return found
 
 
-def batches(values: Iterable[int]) -> Iterator[list[int]]:
+def batches(values: Iterable[T]) -> Iterator[list[T]]:
     """The values in lists of AT_A_TIME at most."""
     remaining = iter(values)
     while part := list(itertools.islice(remaining, AT_A_TIME)):
         yield part
 
 
-def marks(values: list[int]) -> str:
+def marks(values: Sequence[object]) -> str:
     """The placeholders of an IN (…)."""
     return ", ".join("?" * len(values))
 

@@ -1,0 +1,165 @@
+"""Where something is: a package (by name and versions, or its file's digest) or an image (by a digest or a native id).
+
+Which images hold it or descend from it, which channels point at those, which running instances are of them.
+
+The numbers, the channels and the instances come first; the images stream, however many there are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from factory.apt import relation
+from factory.catalog import finding, images, lineage, packages, state
+from factory.catalog.database import Catalog
+from factory.catalog.finding import KnownImage
+from factory.catalog.lineage import batches
+from factory.catalog.packages import KnownPackage
+from factory.catalog.state import Assignment, Running, Withdrawal
+from factory.digest import Digest, is_digest
+from factory.errors import UsageError
+
+_HEX = re.compile(r"(?:sha256:)?[0-9a-f]{12,64}\Z")
+Held = tuple[KnownPackage, ...]
+"""The packages that were asked for, as an image holds them; empty where an image was asked for."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """An image that holds what was asked for, or descends from it (`depth` steps; 0 is the image itself)."""
+
+    image: KnownImage
+    packages: Held
+    depth: int = 0
+    channels: tuple[str, ...] = ()
+    instances: int = 0
+    withdrawn: Withdrawal | None = None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A channel that points at such an image."""
+
+    assignment: Assignment
+    packages: Held
+
+
+@dataclass(frozen=True)
+class Runs:
+    """A running instance of such an image."""
+
+    instance: Running
+    image: KnownImage
+    packages: Held
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`packages`: those that match, None where an image was asked for (`of`). `set_count`: distinct sets of packages
+    that hold one; `image_count`: how many images; `images` gives them once, as they are found."""
+
+    asked: str
+    of: KnownImage | None
+    packages: Held | None
+    set_count: int
+    image_count: int
+    channels: tuple[Standing, ...]
+    instances: tuple[Runs, ...]
+    images: Iterator[Found]
+
+
+def where(catalog: Catalog, asked: str, as_of: str | None = None) -> Answer:
+    """Where `asked` is (was, at `as_of`): NAME with bounds, or a digest. Raises UsageError where nothing is known."""
+    if _HEX.match(asked.strip()):
+        found = _of_digest(catalog, asked.strip(), as_of)
+    elif (image := finding.by_native(catalog, asked.strip())) is not None:
+        found = _of_image(catalog, asked, image, as_of)
+    else:
+        found = _of_relation(catalog, asked, as_of)
+    return replace(found, images=_standing(catalog, found.images, as_of))
+
+
+def holders(catalog: Catalog, wanted: str, as_of: str | None = None) -> Answer:
+    """The images that hold packages of NAME with bounds, with nothing said of where they stand."""
+    return _of_relation(catalog, wanted, as_of)
+
+
+def _of_digest(catalog: Catalog, asked: str, as_of: str | None) -> Answer:
+    if is_digest(asked):
+        if (image := finding.by_artifact(catalog, Digest(asked))) is not None:
+            return _of_image(catalog, asked, image, as_of)
+        if held := packages.of_file(catalog, Digest(asked)):
+            return _of_packages(catalog, asked, held, as_of)
+    return _of_image(catalog, asked, finding.one(catalog, asked, as_of), as_of)
+
+
+def _of_relation(catalog: Catalog, asked: str, as_of: str | None) -> Answer:
+    wanted = relation.parse(asked)
+    held = packages.matching(catalog, wanted)
+    if not held and not packages.matching(catalog, replace(wanted, bounds=())):
+        near = packages.search(catalog, wanted.name, 5)
+        raise UsageError(
+            f"no image here ever had a package {wanted.name}",
+            hint=f"names like it: {', '.join(near)}" if near else "src:NAME asks by the source package",
+            where=str(catalog.path),
+        )
+    return _of_packages(catalog, str(wanted), held, as_of)
+
+
+def _of_packages(catalog: Catalog, asked: str, held: list[KnownPackage], as_of: str | None) -> Answer:
+    found = packages.holding(catalog, held, as_of)
+
+    def packages_in(image: KnownImage) -> Held | None:
+        return found.sets.get(image.package_set) if image.package_set is not None else None
+
+    running = [
+        Runs(instance, image, holds)
+        for instance, image in _running(catalog, as_of)
+        if (holds := packages_in(image)) is not None
+    ]
+    assigned = _known(catalog, state.assignments(catalog, as_of))
+    standing = [
+        Standing(assignment, holds) for assignment, image in assigned if (holds := packages_in(image)) is not None
+    ]
+    streamed = (Found(image, holds) for image, holds in packages.images(catalog, found, as_of))
+    return Answer(asked, None, found.packages, len(found.sets), found.images, tuple(standing), tuple(running), streamed)
+
+
+def _of_image(catalog: Catalog, asked: str, image: KnownImage, as_of: str | None) -> Answer:
+    below = {relative.image.id: relative for relative in lineage.descendants(catalog, image.id, as_of=as_of)}
+    inside = {image.id, *below}
+    running = [Runs(instance, of, ()) for instance, of in _running(catalog, as_of) if of.id in inside]
+    assigned = _known(catalog, state.assignments(catalog, as_of))
+    standing = [Standing(assignment, ()) for assignment, of in assigned if of.id in inside]
+    streamed = (Found(one.image, (), one.depth) for one in (lineage.Relative(image, 0), *below.values()))
+    return Answer(asked, image, None, 0, len(inside), tuple(standing), tuple(running), streamed)
+
+
+def _running(catalog: Catalog, as_of: str | None) -> Iterator[tuple[Running, KnownImage]]:
+    instances = state.running(catalog, as_of)
+    known = finding.by_digests(catalog, {instance.digest for instance in instances})
+    return ((instance, known[instance.digest]) for instance in instances if instance.digest in known)
+
+
+def _known(catalog: Catalog, assignments: list[Assignment]) -> Iterator[tuple[Assignment, KnownImage]]:
+    known = finding.by_digests(catalog, {assignment.digest for assignment in assignments})
+    return ((one, known[one.digest]) for one in assignments if one.digest in known)
+
+
+def _standing(catalog: Catalog, found: Iterable[Found], as_of: str | None) -> Iterator[Found]:
+    """Each with where it stands, asked for a number of them at once."""
+    for part in batches(found):
+        of = [one.image for one in part]
+        channels = images.channels_of(catalog, of, as_of)
+        running = images.running_of(catalog, of, as_of)
+        withdrawn = lineage.withdrawn(catalog, [image.id for image in of], as_of)
+        for one in part:
+            number = one.image.id
+            yield replace(
+                one,
+                channels=tuple(sorted(channels.get(number, ()))),
+                instances=running.get(number, 0),
+                withdrawn=withdrawn.get(number),
+            )
