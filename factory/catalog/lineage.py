@@ -56,10 +56,11 @@ def descendants(
     return _relatives(catalog, walk, {"start": image, "as_of": as_of}, limit)
 
 
-def count_descendants(catalog: Catalog, image: int) -> int:
-    """How many images descend from the image of this row id."""
-    sql = f"{_BELOW} SELECT count(DISTINCT id) - 1 FROM walk"  # noqa: S608
-    return int(catalog.connection.execute(sql, {"start": image}).fetchone()[0])
+def count_descendants(catalog: Catalog, image: int, *, as_of: str | None = None) -> int:
+    """How many images descend from the image of this row id (and were recorded by `as_of`)."""
+    walk = _BELOW if as_of is None else _BELOW_UNTIL
+    sql = f"{walk} SELECT count(DISTINCT id) - 1 FROM walk"  # noqa: S608
+    return int(catalog.connection.execute(sql, {"start": image, "as_of": as_of}).fetchone()[0])
 
 
 def edges_among(catalog: Catalog, images: Iterable[int]) -> list[tuple[int, int]]:
