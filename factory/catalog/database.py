@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlite_utils import Database
 
@@ -22,6 +22,7 @@ from factory.catalog import migrations
 from factory.errors import CatalogError
 
 _BUSY_S = 60
+T = TypeVar("T")
 
 
 class Catalog:
@@ -108,6 +109,17 @@ class Catalog:
         """The connection, for what reads many rows, or works inside `writing`."""
         connection: sqlite3.Connection = self._database.conn
         return connection
+
+    def streamed(self, rows: Iterable[T]) -> Iterator[T]:
+        """What `rows` gives, which is read from this catalog as it is asked for. CatalogError while it is."""
+        remaining = iter(rows)
+        while True:
+            with _told(self.path):
+                try:
+                    row = next(remaining)
+                except StopIteration:
+                    return
+            yield row
 
     def query(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[dict[str, Any]]:
         """The rows a SELECT gives. CatalogError."""

@@ -64,16 +64,32 @@ def stream_json(before: Mapping[str, Any], key: str, rows: Iterable[Row]) -> Non
     sys.stdout.flush()
 
 
-def cell(value: Any) -> str:
-    """A value as a table shows it: one line, nothing that a terminal would act on. A digest is shortened."""
+def line(text: str = "") -> None:
+    """A line of an answer for people."""
+    sys.stdout.write(text + "\n")
+
+
+def section(title: str, columns: Sequence[str], rows: Iterable[Row]) -> None:
+    """A table below a heading of its own; nothing where there are no rows."""
+    remaining = iter(rows)
+    first = next(remaining, None)
+    if first is not None:
+        line()
+        line(output.colour(title, "bold", "cyan", stream=sys.stdout))
+        _table(columns, itertools.chain([first], remaining))
+
+
+def cell(value: Any, *, whole: bool = False) -> str:
+    """A value as a table shows it: one line, nothing that a terminal would act on. A digest is shortened, unless it is
+    to be `whole`."""
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(cell, value)) or "-"
+        return ", ".join(cell(item, whole=whole) for item in value) or "-"
     text = str(value)
-    if text.startswith("sha256:") and len(text) == 71:
+    if not whole and text.startswith("sha256:") and len(text) == 71:
         return f"{text[:19]}…"
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 

@@ -8,13 +8,13 @@ from factory.catalog.finding import KnownImage
 from factory.drawing import LIMIT, Graph, Node
 
 
-def around(catalog: Catalog, image: KnownImage, as_of: str | None = None, limit: int = LIMIT) -> Graph:
-    """The graph around an image, `limit` nodes at most: all ancestors, then the nearest descendants."""
-    above = [one.image for one in lineage.ancestors(catalog, image.id)]
-    room = max(0, limit - len(above) - 1)
-    below = [one.image for one in lineage.descendants(catalog, image.id, as_of=as_of, limit=room)]
-    total = lineage.count_descendants(catalog, image.id, as_of=as_of) if len(below) == room else len(below)
-    shown = [*reversed(above), image, *below]
+def around(
+    catalog: Catalog, image: KnownImage, as_of: str | None = None, *, above: bool = True, below: bool = True
+) -> Graph:
+    """The graph around an image: all that is `above` it, then the nearest of what is `below`, LIMIT nodes at most."""
+    ancestors = [one.image for one in lineage.ancestors(catalog, image.id)] if above else []
+    descendants, left_out = _below(catalog, image, as_of, LIMIT - len(ancestors) - 1) if below else ([], 0)
+    shown = [*reversed(ancestors), image, *descendants]
     channels = images.channels_of(catalog, shown, as_of)
     withdrawn = lineage.withdrawn(catalog, [one.id for one in shown], as_of)
     nodes = tuple(
@@ -31,4 +31,12 @@ def around(catalog: Catalog, image: KnownImage, as_of: str | None = None, limit:
     )
     digests = {one.id: one.digest for one in shown}
     edges = tuple((digests[parent], digests[child]) for parent, child in lineage.edges_among(catalog, digests))
-    return Graph(nodes, edges, f"Lineage of {image.who}", total - len(below))
+    return Graph(nodes, edges, f"Lineage of {image.who}", left_out)
+
+
+def _below(catalog: Catalog, image: KnownImage, as_of: str | None, room: int) -> tuple[list[KnownImage], int]:
+    """The nearest descendants, and how many more there are."""
+    found = [one.image for one in lineage.descendants(catalog, image.id, as_of=as_of, limit=max(0, room))]
+    if len(found) < room:
+        return found, 0
+    return found, lineage.count_descendants(catalog, image.id, as_of=as_of) - len(found)
