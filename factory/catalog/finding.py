@@ -82,6 +82,13 @@ def one(catalog: Catalog, target: str, as_of: str | None = None) -> KnownImage:
     return of_row({key: value for key, value in rows[0].items() if key != "bake"})
 
 
+def is_known(catalog: Catalog, target: str) -> bool:
+    """Whether there is an image, or a base, of the name NAME or NAME/ARCH."""
+    name, _, arch = target.partition("/")
+    sql = "SELECT EXISTS (SELECT 1 FROM images WHERE name = ? AND ? IN ('', arch)) AS there"
+    return bool(catalog.query(sql, [name, arch])[0]["there"])
+
+
 def by_id(catalog: Catalog, number: int) -> KnownImage:
     """The image of a row id."""
     return of_row(catalog.query(f"SELECT {COLUMNS} FROM images WHERE id = ?", [number])[0])  # noqa: S608

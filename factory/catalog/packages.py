@@ -51,6 +51,13 @@ def matching(catalog: Catalog, relation: Relation) -> list[KnownPackage]:
     return [one for one in found if relation.meets(one.source_version if relation.by_source else one.version)]
 
 
+def is_known(catalog: Catalog, name: str, *, by_source: bool = False) -> bool:
+    """Whether there is a package of this name, or one whose source is called so."""
+    column = "source" if by_source else "name"
+    sql = f"SELECT EXISTS (SELECT 1 FROM packages WHERE {column} = ?) AS there"  # noqa: S608
+    return bool(catalog.query(sql, [name])[0]["there"])
+
+
 def of_file(catalog: Catalog, digest: Digest) -> list[KnownPackage]:
     """The packages whose file has this digest."""
     return _packages(catalog, "sha256 = ?", [packed(digest)])

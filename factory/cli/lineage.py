@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -161,6 +162,7 @@ def _tell(found: Details, said: dict[str, Any]) -> None:
         "builder": found.image.builder,
         "bake key": said["bake_key"],
         "packages": found.packages or None,
+        "checks": _checks(Counter(one.outcome for one in found.checks)),
         "channels": said["channels"],
         "instances": running or None,
     }
@@ -173,7 +175,8 @@ def _tell(found: Details, said: dict[str, Any]) -> None:
     tables.section("Published", ("place", "native"), said["locations"])
     inputs = [{"input": name, "digest": digest} for name, digest in said["inputs"].items()]
     tables.section("Inputs", ("input", "digest"), inputs)
-    tables.section("Checks", ("test", "outcome", "duration_s", "message"), said["checks"])
+    unusual = [one for one in said["checks"] if one["outcome"] != "passed"]
+    tables.section("Checks that did not pass", ("test", "outcome", "exempted", "message"), unusual)
     tables.section("Promotions", ("channel", "number", "made_at", "in_force"), said["promotions"])
     places = ("fleet", "generation", "provider", "native", "launched_at", "ended_at")
     tables.section("Instances", places, said["instances"])

@@ -88,6 +88,8 @@ def cell(value: Any, *, whole: bool = False) -> str:
         return "yes" if value else "no"
     if isinstance(value, (list, tuple)):
         return ", ".join(cell(item, whole=whole) for item in value) or "-"
+    if isinstance(value, float):
+        return f"{value:.2f}"
     text = str(value)
     if not whole and text.startswith("sha256:") and len(text) == 71:
         return f"{text[:19]}…"

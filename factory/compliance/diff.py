@@ -144,7 +144,7 @@ def _counts(changes: list[Change]) -> str:
 def _plain(text: str) -> str:
     """A text that Markdown shows as it is."""
     shown = "".join(character if character.isprintable() else " " for character in text)
-    return "".join(f"\\{character}" if character in "\\`*_{}[]<>()#+!|~&" else character for character in shown)
+    return "".join(f"\\{character}" if character in "\\`*_[]<>|~&#" else character for character in shown)
 
 
 def _installed(catalog: Catalog, image: KnownImage) -> list[InstalledPackage]:
@@ -174,10 +174,11 @@ def _said(side: list[tuple[str, str | None]] | None) -> str | None:
 
 
 def _inputs(catalog: Catalog, image: Details) -> dict[str, str]:
-    """Name of an input, or INPUT: PATH -> its digest, as of the last bake."""
+    """Name of an input, or INPUT: PATH -> its digest, as of the last bake; packages are compared as such."""
     if not image.bakes:
         return {}
-    files = {f"{file.input}: {file.path}": file.digest for file in details.input_files(catalog, image.bakes[0].id)}
+    parts = details.input_files(catalog, image.bakes[0].id)
+    files = {f"{part.input}: {part.path}": part.digest for part in parts if part.input != "packages"}
     return {**dict(image.bakes[0].inputs), **files}
 
 

@@ -76,6 +76,8 @@ def where(catalog: Catalog, asked: str, as_of: str | None = None) -> Answer:
         found = _of_digest(catalog, asked.strip(), as_of)
     elif (image := finding.by_native(catalog, asked.strip())) is not None:
         found = _of_image(catalog, asked, image, as_of)
+    elif (named := _named(catalog, asked.strip(), as_of)) is not None:
+        found = _of_image(catalog, asked, named, as_of)
     else:
         found = _of_relation(catalog, asked, as_of)
     return replace(found, images=_standing(catalog, found.images, as_of))
@@ -84,6 +86,13 @@ def where(catalog: Catalog, asked: str, as_of: str | None = None) -> Answer:
 def holders(catalog: Catalog, wanted: str, as_of: str | None = None) -> Answer:
     """The images that hold packages of NAME with bounds, with nothing said of where they stand."""
     return _of_relation(catalog, wanted, as_of)
+
+
+def _named(catalog: Catalog, asked: str, as_of: str | None) -> KnownImage | None:
+    """The image of this name, where no package is called so."""
+    if not finding.is_known(catalog, asked) or packages.is_known(catalog, asked):
+        return None
+    return finding.one(catalog, asked, as_of)
 
 
 def _of_digest(catalog: Catalog, asked: str, as_of: str | None) -> Answer:
@@ -98,7 +107,7 @@ def _of_digest(catalog: Catalog, asked: str, as_of: str | None) -> Answer:
 def _of_relation(catalog: Catalog, asked: str, as_of: str | None) -> Answer:
     wanted = relation.parse(asked)
     held = packages.matching(catalog, wanted)
-    if not held and not packages.matching(catalog, replace(wanted, bounds=())):
+    if not held and not packages.is_known(catalog, wanted.name, by_source=wanted.by_source):
         near = packages.search(catalog, wanted.name, 5)
         raise UsageError(
             f"no image here ever had a package {wanted.name}",
