@@ -2,7 +2,8 @@
 
 Owns the connection, its settings (WAL, full sync) and the one kind of transaction: BEGIN IMMEDIATE, because a deferred
 one that reads before it writes fails as soon as another process writes in between. Invariants: a catalog of a later
-version is not touched; a migration and the note of it are one transaction; every SQLite error leaves as CatalogError.
+version is not touched, nor is a database of something else; a new catalog has its name only once it is whole; a
+migration and the note of it are one transaction; every SQLite error leaves as CatalogError (faults.py).
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlite_utils import Database
 
 from factory import files
-from factory.catalog import migrations
+from factory.catalog import faults, migrations
+from factory.catalog.faults import told
 from factory.errors import CatalogError
 
-_BUSY_S = 60
 T = TypeVar("T")
 
 
@@ -36,15 +37,16 @@ class Catalog:
     @classmethod
     def open(cls, path: Path) -> Catalog:
         """The catalog in a file, made or migrated where necessary. CatalogError: newer, damaged, not reachable."""
-        with _told(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        with told(path):
+            _prepare(path)
+            connection = sqlite3.connect(path, timeout=faults.BUSY_S, isolation_level=None, check_same_thread=False)
             try:
                 version = _version(connection)
                 if version > migrations.VERSION:
                     raise _newer(path, version)
                 if version < migrations.VERSION:
-                    with files.exclusive(path.with_name(path.name + ".lock")):
+                    _refuse_foreign(connection, path, version)
+                    with files.exclusive(_guard(path)):
                         _migrate(connection)
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.execute("PRAGMA foreign_keys = ON")
@@ -60,9 +62,10 @@ class Catalog:
         One of an earlier version is migrated where it can be written. A catalog that nobody writes to can be read
         where it stands, also in a folder that is read-only.
         """
-        with _told(path):
+        with told(path):
             if not path.is_file():
                 raise CatalogError("there is no catalog", where=str(path), hint="factory bake begins one")
+            faults.refuse_empty(path)
             connection = _connect_reading(path)
             try:
                 version = _version(connection)
@@ -95,7 +98,7 @@ class Catalog:
     @contextmanager
     def writing(self) -> Iterator[Database]:
         """A transaction that has the right to write from its start: all of it happens, or nothing. CatalogError."""
-        with self._turn, _told(self.path):
+        with self._turn, told(self.path):
             self._database.conn.execute("BEGIN IMMEDIATE")
             try:
                 yield self._database
@@ -114,17 +117,78 @@ class Catalog:
         """What `rows` gives, which is read from this catalog as it is asked for. CatalogError while it is."""
         remaining = iter(rows)
         while True:
-            with _told(self.path):
+            with told(self.path):
                 try:
                     row = next(remaining)
                 except StopIteration:
                     return
             yield row
 
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """One state of the catalog for all that is read inside, whatever others write meanwhile; nothing is written
+        there. CatalogError, also for what goes wrong while rows are read through the connection itself."""
+        with told(self.path):
+            begins = not self.connection.in_transaction
+            if begins:
+                self.connection.execute("BEGIN")
+            try:
+                yield self.connection
+            finally:
+                if begins and self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
+
     def query(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[dict[str, Any]]:
         """The rows a SELECT gives. CatalogError."""
-        with self._turn, _told(self.path):
+        with self._turn, told(self.path):
             return list(self._database.query(sql, parameters))
+
+
+def _prepare(path: Path) -> None:
+    """The folder, and a whole new catalog where there is none. A file of no bytes is none of ours."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            with files.exclusive(_guard(path)):
+                if not path.exists():
+                    _begin(path)
+    except OSError as error:
+        raise CatalogError(
+            f"the catalog cannot be made: {error.strerror or error}",
+            where=str(path),
+            hint=f"the folder must be yours to write to, and have room: {path.parent}",
+        ) from error
+    faults.refuse_empty(path)
+
+
+def _begin(path: Path) -> None:
+    log = path.with_name(f"{path.name}-wal")
+    if log.exists() and log.stat().st_size:
+        raise CatalogError(
+            f"there is no {path.name}, and yet a log of one: {log.name}",
+            where=str(log),
+            hint="it holds what was written last: put the catalog back beside it; if that is lost, move the log away",
+        )
+    temporary = files.temporary_of(path)
+    for left in (temporary, *(temporary.with_name(temporary.name + end) for end in ("-wal", "-shm", "-journal"))):
+        left.unlink(missing_ok=True)
+    with closing(sqlite3.connect(temporary, isolation_level=None)) as connection:
+        _migrate(connection)
+    temporary.replace(path)
+    files.sync_folder(path.parent)
+
+
+def _guard(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")
+
+
+def _refuse_foreign(connection: sqlite3.Connection, path: Path, version: int) -> None:
+    """CatalogError for a database that has tables, and not the ones that a catalog of this version begins with."""
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if tables and (version == 0 or not tables >= {"runs", "bakes", "images", "intents"}):
+        raise CatalogError(
+            "this is a database, but no catalog; nothing was changed", where=str(path), hint=faults.restore(path)
+        )
 
 
 def _newer(path: Path, version: int) -> CatalogError:
@@ -139,7 +203,8 @@ def _connect_reading(path: Path) -> sqlite3.Connection:
     """A connection that cannot write. Where the folder is read-only and no writer is at work, SQLite is told that the
     file does not change: it could not make the memory it shares with writers there."""
     uri = path.absolute().as_uri()
-    options: dict[str, Any] = {"uri": True, "timeout": _BUSY_S, "isolation_level": None, "check_same_thread": False}
+    options: dict[str, Any] = {"uri": True, "isolation_level": None, "check_same_thread": False}
+    options["timeout"] = faults.BUSY_S
     connection: sqlite3.Connection = sqlite3.connect(f"{uri}?mode=ro", **options)
     try:
         _version(connection)
@@ -168,24 +233,3 @@ def _migrate(connection: sqlite3.Connection) -> None:
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-
-
-@contextmanager
-def _told(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        raise CatalogError(
-            f"the catalog cannot be used: {error}", where=str(path), hint="is its folder writable, and space left?"
-        ) from error
-    except sqlite3.IntegrityError as error:
-        raise CatalogError(f"the catalog refuses this: {error}", where=str(path)) from error
-    except sqlite3.DatabaseError as error:
-        raise CatalogError(
-            f"the catalog is damaged: {error}",
-            where=str(path),
-            hint=f"put a backup in its place, or move it away (mv {path.name} {path.name}.damaged): "
-            "images.lock and the store do not need it",
-        ) from error
-    except OSError as error:
-        raise CatalogError(f"the catalog cannot be used: {error.strerror or error}", where=str(path)) from error

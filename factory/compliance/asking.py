@@ -13,9 +13,9 @@ from factory.release import standing
 
 @contextmanager
 def asking(layout: Layout, say: Callable[[str], None]) -> Iterator[Catalog]:
-    """The catalog of a factory, to be read. CatalogError where there is none, or it is not to be read.
+    """The catalog of a factory, to be read: one state of it, whatever others write meanwhile.
 
-    Where it cannot be written, what trust/ gained is not in the answer, and that is said.
+    CatalogError where there is none, or it is not to be read, also for what goes wrong while rows stream inside. Where it cannot be written, what trust/ gained is not in the answer, and that is said.
     """
     if not layout.catalog.is_file():
         raise CatalogError(
@@ -29,5 +29,5 @@ def asking(layout: Layout, say: Callable[[str], None]) -> Iterator[Catalog]:
                 standing.index(catalog, layout, *standing.ticketed(layout))
         except CatalogError as error:
             say(f"what trust/ gained is not told to the catalog: {error.message}")
-    with Catalog.read(layout.catalog) as catalog:
+    with Catalog.read(layout.catalog) as catalog, catalog.reading():
         yield catalog

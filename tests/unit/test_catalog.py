@@ -364,12 +364,9 @@ def test_a_damaged_catalog_is_told_with_what_to_do(layout: Layout, damage: bytes
     assert layout.catalog.read_bytes() == damage
 
 
-def test_pending_of_no_catalog_or_an_empty_one_is_false(layout: Layout) -> None:
+def test_pending_of_no_catalog_is_false(layout: Layout) -> None:
     assert not pending(layout.catalog)
     assert not layout.catalog.exists()
-    layout.state.mkdir()
-    layout.catalog.touch()
-    assert not pending(layout.catalog)
 
 
 def test_asking_whether_something_is_pending_does_not_load_sqlite_utils() -> None:
