@@ -6,8 +6,6 @@ would take for a formula is preceded by an apostrophe.
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import json
 import sys
@@ -18,9 +16,9 @@ import click
 
 from factory.cli import output
 from factory.errors import UsageError
+from factory.tabular import Row, write_csv
 
 TABLE, JSON, CSV = "table", "json", "csv"
-Row = Mapping[str, Any]
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _MEASURED = 1000
 """So many rows decide how wide a column is; those after them are written as they come."""
@@ -47,7 +45,8 @@ def show(form: str, columns: Sequence[str], rows: Iterable[Row], document: Calla
     if form == JSON:
         output.document(document(list(rows)))
     elif form == CSV:
-        _csv(columns, rows)
+        write_csv(sys.stdout, columns, rows)
+        sys.stdout.flush()
     else:
         _table(columns, rows)
 
@@ -94,28 +93,6 @@ def cell(value: Any, *, whole: bool = False) -> str:
     if not whole and text.startswith("sha256:") and len(text) == 71:
         return f"{text[:19]}…"
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
-
-
-def csv_cell(value: Any) -> Any:
-    """A value as CSV holds it: lists joined by a space, a text that looks like a formula made harmless."""
-    if isinstance(value, (list, tuple)):
-        value = " ".join(map(str, value))
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        return f"'{value}"
-    return value
-
-
-def _csv(columns: Sequence[str], rows: Iterable[Row]) -> None:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    for line in itertools.chain([list(columns)], ([csv_cell(row.get(key)) for key in columns] for row in rows)):
-        writer.writerow(line)
-        sys.stdout.write(buffer.getvalue())
-        buffer.seek(0)
-        buffer.truncate()
-    sys.stdout.flush()
 
 
 def _table(columns: Sequence[str], rows: Iterable[Row]) -> None:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2] / "factory"
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"__version__", "errors", "redact"}),
-    frozenset({"digest", "files", "proc"}),
+    frozenset({"digest", "files", "proc", "tabular"}),
     frozenset({"model", "namespace", "schema"}),
     frozenset({"apt", "disk", "drawing", "lockfile", "packer", "render", "spec", "store", "trust"}),
     frozenset({"cve", "vm"}),
