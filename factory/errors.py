@@ -106,6 +106,12 @@ class CatalogError(FactoryError):
     kind = "catalog"
 
 
+class CveError(FactoryError):
+    """What is known of vulnerabilities, or of what is offered, cannot be had or read."""
+
+    kind = "cve"
+
+
 class VerifyError(FactoryError):
     """The finished image booted but did not pass its checks."""
 
