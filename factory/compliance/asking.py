@@ -15,7 +15,8 @@ from factory.release import standing
 def asking(layout: Layout, say: Callable[[str], None]) -> Iterator[Catalog]:
     """The catalog of a factory, to be read: one state of it, whatever others write meanwhile.
 
-    CatalogError where there is none, or it is not to be read, also for what goes wrong while rows stream inside. Where it cannot be written, what trust/ gained is not in the answer, and that is said.
+    CatalogError where there is none, or it is not to be read, also for what goes wrong while rows stream inside. Where
+    it cannot be written, what trust/ gained is not in the answer, and that is said.
     """
     if not layout.catalog.is_file():
         raise CatalogError(
