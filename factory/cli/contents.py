@@ -11,6 +11,7 @@ import click
 from factory.cli import output, tables, times
 from factory.errors import UsageError
 from factory.model import Layout
+from factory.tabular import Row
 
 if TYPE_CHECKING:
     from factory.catalog.packages import KnownPackage
@@ -154,7 +155,7 @@ def _found_json(one: Found) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _found_row(one: Found) -> tables.Row:
+def _found_row(one: Found) -> Row:
     held = [f"{package.name}={package.version}" for package in one.packages]
     return {**_found_json(one), "packages": held}
 

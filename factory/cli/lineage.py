@@ -12,6 +12,7 @@ import click
 from factory.cli import output, tables, times
 from factory.errors import UsageError
 from factory.model import Layout
+from factory.tabular import Row
 
 if TYPE_CHECKING:
     from factory.catalog.details import Details
@@ -49,7 +50,7 @@ def images(
             tables.show(form, _COLUMNS, map(_listed_row, found), list)
 
 
-def _listed_row(one: Listed) -> tables.Row:
+def _listed_row(one: Listed) -> Row:
     return {**_listed_json(one), "checks": _checks(one.checks), "revoked": _revoked(one.withdrawn)}
 
 
@@ -140,7 +141,7 @@ def _details_json(found: Details, withdrawn: Withdrawal | None) -> dict[str, Any
     }  # fmt: skip
 
 
-def _flat(value: Any, path: str = "") -> Iterator[tables.Row]:
+def _flat(value: Any, path: str = "") -> Iterator[Row]:
     """A document as (path of the field, its value), lists numbered from 0."""
     if isinstance(value, (dict, list)) and value:
         items = value.items() if isinstance(value, dict) else enumerate(value)

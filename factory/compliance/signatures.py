@@ -1,4 +1,4 @@
-"""What is signed of an image, judged by the policy of this checkout, for those who read and not for those who deploy."""
+"""What is signed of an image, judged by this checkout's policy, for those who read and not for those who deploy."""
 
 from __future__ import annotations
 
