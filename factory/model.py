@@ -62,6 +62,16 @@ class ImageSpec:
 
 
 @dataclass(frozen=True)
+class CveSpec:
+    """`[cve]` of images.toml: where it is said which vulnerabilities there are. Paths (relative to the factory's
+    folder, or absolute) or URLs, as written; of `vex` paths only."""
+
+    tracker: tuple[str, ...] = ()
+    osv: tuple[str, ...] = ()
+    vex: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class FactorySpec:
     """images.toml as a whole."""
 
@@ -69,6 +79,7 @@ class FactorySpec:
     bases: Mapping[str, BaseSpec]
     images: Mapping[str, ImageSpec]
     store_url: str | None = None
+    cve: CveSpec = CveSpec()
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 from factory import schema
 from factory.digest import Digest
 from factory.errors import UsageError
-from factory.model import BaseSpec, FactorySpec, ImageSpec
+from factory.model import BaseSpec, CveSpec, FactorySpec, ImageSpec
 from factory.schema import Faults, Limits, Table
 
 BASE_KINDS = ("debootstrap", "disk")
@@ -44,7 +44,8 @@ _HEX = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 _PATH = Limits(pattern=re.compile(r"[^\x00-\x1f\x7f]+"), described="a path without control characters")
 
 _IMAGE_PREFIX = "image:"
-_TOP_KEYS = ("store", "base", "image")
+_TOP_KEYS = ("store", "cve", "base", "image")
+_CVE_KEYS = tuple(field.name for field in fields(CveSpec))
 _BASE_KEYS = tuple(field.name for field in fields(BaseSpec) if field.name != "name")
 _IMAGE_KEYS = tuple(field.name for field in fields(ImageSpec) if field.name not in ("name", "arch", "layered"))
 _DEFAULTS = {field.name: field.default for field in fields(ImageSpec)}
@@ -56,6 +57,7 @@ def load(root: Path) -> FactorySpec:
     data, faults = schema.load(root / "images.toml")
     top = Table(data, (), faults)
     store_url = _store(top.table("store"), required=top.has("store"))
+    cve = _cve(top.table("cve"))
     bases = {name: _base(root, name, table) for name, table in top.table("base").tables(_NAME).items()}
     tables = top.table("image").tables(_NAME)
     images = {name: _image(root, name, table) for name, table in tables.items()}
@@ -63,7 +65,7 @@ def load(root: Path) -> FactorySpec:
     _check_bases(bases, images, tables)
     _check_cycles(images, faults)
     faults.check()
-    return FactorySpec(root, bases, _with_arches(bases, images), store_url)
+    return FactorySpec(root, bases, _with_arches(bases, images), store_url, cve)
 
 
 def _store(table: Table, *, required: bool) -> str | None:
@@ -81,6 +83,36 @@ def _store(table: Table, *, required: bool) -> str | None:
     elif scheme == "https" and not (rest.startswith("//") and urlsplit(url).hostname):
         table.fault("url", f"{schema.quoted(url)} names no host")
     return url
+
+
+def _cve(table: Table) -> CveSpec:
+    named = {key: table.texts(key, _PATH) or () for key in _CVE_KEYS}
+    for key, places in named.items():
+        for place in places:
+            if "://" not in place:
+                continue
+            problem = url_problem(place) if key != "vex" else "must be a path: statements belong to the factory"
+            if problem:
+                table.fault(key, f"{schema.quoted(place)} {problem}")
+    table.close(_CVE_KEYS)
+    return CveSpec(**named)
+
+
+def url_problem(url: str) -> str | None:
+    """What is wrong with a URL that data are to come from; None where nothing is."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+        parts.port  # noqa: B018 - raises where it is none
+    except ValueError as error:
+        return f"is no URL: {error}"
+    if parts.username is not None or parts.password is not None:
+        return "must hold no user and no password"
+    if not host or parts.scheme not in ("https", "http"):
+        return "must be a path, or begin with https://"
+    if parts.scheme == "http" and host not in ("127.0.0.1", "::1", "localhost"):
+        return "must begin with https:// (http is for this machine itself)"
+    return None
 
 
 def _file_url_path(url: str) -> str:

@@ -2,7 +2,8 @@
 
 What any source calls affected is a finding; one that says otherwise does not take it away. The same vulnerability of
 one source package is one finding, whoever tells of it: a record without a CVE joins the CVE that another record calls
-it. Distinct CVEs are never joined. Each (source, version, suite) is matched once, however many sets of packages share it.
+it. Distinct CVEs are never joined. Each (source, version, suite) is matched once, however many sets of packages share
+it.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 reading the files.
 
 A statement explains a finding away where its status is `not_affected` or `fixed`, and only if it has an owner (the
-statement's `supplier`, else the document's `author`), a reason (`justification`, `impact_statement`, or `status_notes`)
-and an end. OpenVEX knows no end: it is said in `valid_until`, of a statement or for all of its document, a time with its
-offset. A statement without one of these is refused: it explains nothing, and that is told. Of several that speak of a
-finding the newest counts, and of equally new ones that which explains nothing.
+statement's `supplier`, else the document's `author`), a reason (`justification`, `impact_statement`; of one that is
+fixed also `status_notes`) and an end. OpenVEX knows no end: it is said in `valid_until`, of a statement or for all of
+its document, a time with its offset. A statement without one of these is refused: it explains nothing, and that is
+told. Of several that speak of a finding the newest counts, and of equally new ones that which explains nothing.
 
 A product is a source package (`pkg:deb/debian/NAME`, with `@VERSION` that version of it only; of a binary's purl its
 `upstream`), or an image (`urn:x-factory:image:NAME` or `…:NAME/ARCH`, a digest as `@id` or in `hashes`), whose
@@ -150,9 +150,7 @@ def _document(path: Path, label: str) -> Document:
         )
     listed = said.get("statements")
     if not isinstance(listed, list):
-        raise CveError(
-            f"{label} has no statements", where=f"{label}: statements", hint="a list, [] where there are none"
-        )
+        raise CveError(f"{label} has no statements", where=f"{label}: statements", hint="[] where there are none")
     statements: list[Statement] = []
     refused: list[str] = []
     for number, item in enumerate(listed, start=1):
@@ -263,8 +261,12 @@ def _products(item: Any) -> Iterator[Product]:
 def _image(holder: dict[str, Any]) -> tuple[str | None, Digest | None]:
     said = holder.get("@id")
     hashes = holder.get("hashes")
-    by_hash = f"sha256:{hashes.get('sha-256')}" if isinstance(hashes, dict) else None
-    digest = Digest(by_hash) if by_hash is not None and is_digest(by_hash) else None
+    digest = None
+    if hashes is not None:
+        by_hash = f"sha256:{hashes.get('sha-256')}" if isinstance(hashes, dict) else ""
+        if not is_digest(by_hash):
+            raise ValueError("hashes of a product has no sha-256")
+        digest = Digest(by_hash)
     if isinstance(said, str):
         if is_digest(said):
             return None, Digest(said)
@@ -287,9 +289,8 @@ def _package(holder: dict[str, Any]) -> tuple[str, str | None]:
     except ValueError:
         purl = None
     if purl is None or (purl.type, purl.namespace) != ("deb", "debian"):
-        raise ValueError(
-            f"{str(said)[:100]!r} is no product known here: pkg:deb/debian/SOURCE, {IMAGE_URN}NAME, a digest"
-        )
+        known = f"pkg:deb/debian/SOURCE, {IMAGE_URN}NAME, a digest"
+        raise ValueError(f"{str(said)[:100]!r} is no product known here ({known})")
     qualifiers = purl.qualifiers if isinstance(purl.qualifiers, dict) else {}
     name, _, version = str(qualifiers.get("upstream", "")).partition("@")
     name, version = name or purl.name, version or purl.version or ""

@@ -26,7 +26,7 @@ from factory.bake.report import STAGES
 from factory.builders import BuildJob, Parent, packer_build, qemu
 from factory.digest import Digest
 from factory.disk import rules
-from factory.model import BaseSpec, FactorySpec, ImageSpec, Layout
+from factory.model import BaseSpec, CveSpec, FactorySpec, ImageSpec, Layout
 from factory.trust import policy
 from factory.verify import built_in
 from factory.verify.first_boot import FIRST_BOOT
@@ -207,6 +207,7 @@ def key_faults(text: str) -> list[str]:
     """How the keys of images.toml, and the defaults of an image's, differ from what a page says."""
     valid = {
         "[store]": {"url"},
+        "[cve]": {field.name for field in fields(CveSpec)},
         "[base.NAME]": {field.name for field in fields(BaseSpec)} - {"name"},
         "[image.NAME]": {field.name for field in fields(ImageSpec)} - {"name", "arch", "layered"},
     }
