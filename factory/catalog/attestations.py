@@ -7,7 +7,7 @@ Indexing is done again by every command, so that a killed one leaves nothing out
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -79,6 +79,13 @@ def history(catalog: Catalog, channel: str) -> list[tuple[Promotion, Attestation
     rows = _attestations(catalog, "predicate_type = ? AND subject LIKE ? || ': %'", [statements.PROMOTION, channel])
     read = [(promotions.read(dsse.parse(row.envelope)), row) for row in rows]
     return sorted(read, key=lambda item: (item[0].made_at, item[0].number), reverse=True)
+
+
+def promoted(catalog: Catalog) -> Iterator[bytes]:
+    """The envelope of every promotion, as it is stored; read as it is asked for."""
+    sql = "SELECT envelope FROM attestations WHERE predicate_type = ? ORDER BY id"
+    for row in catalog.connection.execute(sql, [statements.PROMOTION]):
+        yield row[0]
 
 
 def highest(catalog: Catalog, predicate_types: Iterable[str], subject: str | None = None) -> int:

@@ -16,8 +16,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import rfc8785
-
 from factory import digest as digests
 from factory.catalog.clock import now
 from factory.digest import Digest, packed, unpacked
@@ -28,7 +26,7 @@ OWN = 1
 START = bytes(32)
 """`previous` of the first event."""
 
-_COLUMNS = "seq, at, actor, authenticated, action, subject, image, record, attestation, details, previous"
+COLUMNS = "seq, at, actor, authenticated, action, subject, image, record, attestation, details, previous"
 
 
 @dataclass(frozen=True)
@@ -64,24 +62,7 @@ class Event:
 
     def hash(self, catalog: str) -> Digest:
         """What the event after it names as `previous`; `catalog` is the id of the catalog it belongs to."""
-        return digests.of_bytes(
-            rfc8785.dumps(
-                {
-                    "catalog": catalog,
-                    "seq": self.seq,
-                    "at": self.at,
-                    "actor": self.actor,
-                    "authenticated": self.authenticated,
-                    "action": self.action,
-                    "subject": self.subject,
-                    "image": self.image,
-                    "record": self.record,
-                    "attestation": self.attestation,
-                    "details": self.details,
-                    "previous": self.previous,
-                }
-            )
-        )
+        return digests.of_bytes(_canonical({"catalog": catalog, **vars(self)}))
 
 
 @dataclass(frozen=True)
@@ -116,7 +97,7 @@ def append(connection: sqlite3.Connection, entry: Entry) -> int:
 def insert(connection: sqlite3.Connection, source: int, event: Event) -> None:
     """Write an event as it is, at the end of the log of a source."""
     connection.execute(
-        f"INSERT INTO events (source, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+        f"INSERT INTO events (source, {COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
         [
             source,
             event.seq,
@@ -137,18 +118,27 @@ def insert(connection: sqlite3.Connection, source: int, event: Event) -> None:
 def head(connection: sqlite3.Connection, source: int = OWN) -> Head:
     """Where the log of a source ends. The hash is that of its last event as it stands; `faults` proves the rest."""
     catalog = str(connection.execute("SELECT catalog FROM sources WHERE id = ?", [source]).fetchone()[0])
-    sql = f"SELECT {_COLUMNS} FROM events WHERE source = ? ORDER BY seq DESC LIMIT 1"  # noqa: S608
+    sql = f"SELECT {COLUMNS} FROM events WHERE source = ? ORDER BY seq DESC LIMIT 1"  # noqa: S608
     row = connection.execute(sql, [source]).fetchone()
     if row is None:
         return Head(catalog, 0, unpacked(START))
-    last = _event(row)
+    last = event_of(row)
     return Head(catalog, last.seq, last.hash(catalog))
 
 
 def events(connection: sqlite3.Connection, source: int = OWN, after: int = 0) -> Iterator[Event]:
     """The events of a source in their order, those up to `after` left out."""
-    sql = f"SELECT {_COLUMNS} FROM events WHERE source = ? AND seq > ? ORDER BY seq"  # noqa: S608
-    return map(_event, connection.execute(sql, [source, after]))
+    sql = f"SELECT {COLUMNS} FROM events WHERE source = ? AND seq > ? ORDER BY seq"  # noqa: S608
+    return map(event_of, connection.execute(sql, [source, after]))
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
+"""Of texts, whole numbers below 2**53, true, false and null under ASCII keys it makes what RFC 8785 asks for, and many
+times faster: a log of a million events is read on every audit."""
+
+
+def _canonical(said: Mapping[str, Any]) -> bytes:
+    return _encode(said).encode()
 
 
 def local_user() -> str:
@@ -159,7 +149,8 @@ def local_user() -> str:
         return f"uid {os.getuid()}"
 
 
-def _event(row: tuple[Any, ...]) -> Event:
+def event_of(row: tuple[Any, ...]) -> Event:
+    """The event of a row that has COLUMNS."""
     seq, at, actor, authenticated, action, subject, image, record, attestation, details, previous = row
     return Event(
         seq=seq,

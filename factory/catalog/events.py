@@ -80,9 +80,10 @@ def _add(
 
 
 def runs(catalog: Catalog, limit: int = 20) -> list[Run]:
-    """The last runs, the newest first."""
+    """The last runs of this factory, the newest first."""
     sql = (
-        "SELECT id, started_at, command, ended_at, exit_code FROM runs LEFT JOIN run_ends ON run = id"
+        "SELECT id, started_at, command, ended_at, exit_code FROM runs"
+        " LEFT JOIN run_ends ON run = id AND run_ends.source = runs.source WHERE runs.source = 1"
         " ORDER BY runs.rowid DESC LIMIT ?"
     )
     return [Run(**row) for row in catalog.query(sql, [limit])]
@@ -99,7 +100,7 @@ def checks(catalog: Catalog, run: str, image: str | None = None) -> list[tuple[s
 
 
 def _of_run(catalog: Catalog, table: str, run: str, image: str | None) -> Iterable[tuple[str, str, dict[str, Any]]]:
-    sql = f"SELECT * FROM {table} WHERE run = :run AND (:image IS NULL OR image = :image) ORDER BY id"  # noqa: S608
+    sql = f"SELECT * FROM {table} WHERE run = :run AND source = 1 AND (:image IS NULL OR image = :image) ORDER BY id"  # noqa: S608
     for row in catalog.query(sql, {"run": run, "image": image}):
         del row["id"], row["run"], row["source"]
         for flag in {"changed", "exempted"} & row.keys():

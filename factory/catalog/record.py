@@ -10,6 +10,7 @@ as after a `git checkout`.
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -23,10 +24,11 @@ from factory.catalog import chain, contents
 from factory.catalog.clock import now
 from factory.catalog.contents import InputFile, InstalledPackage
 from factory.catalog.database import Catalog
-from factory.digest import is_digest
+from factory.digest import is_digest, packed
 from factory.errors import StoreError
 from factory.model import Layout, Lock, LockedBase, LockedImage
 from factory.store import Store
+from factory.trust import ticket
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,8 @@ def _finish(catalog: Catalog, layout: Layout, record: BakeRecord, intent: int, o
     with catalog.writing() as database:
         if record.base is not None:
             _insert_base(database, record, record.base)
-        contents.put_bake(database.conn, _recorded(record, store))
+        made = replace(_recorded(record, store), signers=_signers(database.conn, record))
+        contents.put_bake(database.conn, made)
         _end(database, intent, outcome, message)
 
 
@@ -213,6 +216,19 @@ def _recorded(record: BakeRecord, store: Store) -> contents.Recorded:
         inputs=record.inputs,
         sizes={native: store.size_bytes(native) for native in natives},
     )
+
+
+def _signers(connection: sqlite3.Connection, record: BakeRecord) -> tuple[str, ...]:
+    """The fingerprints of who signed the ticket of a record, as they were verified when it was indexed (`publish`): of
+    the provenance, or where it was only verified, of the test result."""
+    if not record.ticket:
+        return ()
+    signed = next(iter(ticket.loads(record.ticket.encode(), "the ticket").values()))
+    envelope = signed.test_result if record.verified_only else signed.provenance
+    sql = "SELECT actor FROM events WHERE source = ? AND image = ? AND attestation = ? AND authenticated = 1"
+    sql += " AND action NOT IN ('baked', 'verified')"  # so that the index serves it
+    found = connection.execute(sql, [chain.OWN, packed(record.image.digest), envelope.digest]).fetchone()
+    return () if found is None else tuple(found[0].split(","))
 
 
 def _insert_base(database: Database, record: BakeRecord, base: LockedBase) -> None:

@@ -32,6 +32,13 @@ def moment(text: str | None) -> str | None:
     return None if text is None else clock.text(_read(text, "--as-of"))
 
 
+def bound(text: str | None, option: str) -> str | None:
+    """The value of --since or --until as the catalog writes times; None for None. Raises UsageError."""
+    from factory.catalog import clock
+
+    return None if text is None else clock.text(_read(text, option))
+
+
 def _read(text: str, option: str) -> datetime:
     try:
         found = datetime.fromisoformat(text)

@@ -128,7 +128,8 @@ def publish(layout: Layout, signing: Signing, say: Say, record: BakeRecord) -> N
         except TrustError as error:
             say(f"{who}: {error.message}")
     with Catalog.open(layout.catalog) as catalog:
-        attestations.index(catalog, [envelope for one in new.values() for envelope in one.envelopes])
+        keys = [key.public for key in signing.policy.keys.values()]
+        attestations.index(catalog, [envelope for one in new.values() for envelope in one.envelopes], keys)
     channel = record.facts.get("channel")
     if isinstance(channel, str):
         promote.promote_verified(layout, who, channel, signing, say)

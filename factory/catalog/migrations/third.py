@@ -115,6 +115,27 @@ CREATE TABLE image_sources (    -- which catalogs know an image
     PRIMARY KEY (image, source)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE image_accounts (   -- what a source says of an image, where that is not what `images` says
+    image INTEGER NOT NULL REFERENCES images(id),
+    source INTEGER NOT NULL REFERENCES sources(id),
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    arch TEXT NOT NULL,
+    recorded_at TEXT,           -- NULL: it knows the image only as the parent of another
+    builder TEXT,
+    tree BLOB,
+    spec INTEGER REFERENCES specs(id),
+    package_set INTEGER REFERENCES package_sets(id),
+    PRIMARY KEY (image, source)
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER image_accounts_no_update BEFORE UPDATE ON image_accounts
+    WHEN OLD.recorded_at IS NOT NULL OR NEW.image <> OLD.image OR NEW.source <> OLD.source BEGIN
+    SELECT RAISE(ABORT, 'the catalog is append-only: image_accounts');
+END;
+CREATE TRIGGER image_accounts_no_delete BEFORE DELETE ON image_accounts BEGIN
+    SELECT RAISE(ABORT, 'the catalog is append-only: image_accounts');
+END;
+
 CREATE TABLE edges (            -- child is baked on parent
     child INTEGER NOT NULL REFERENCES images(id),
     parent INTEGER NOT NULL REFERENCES images(id),
@@ -162,7 +183,27 @@ CREATE TABLE locations (        -- where an image is published, and the id it ha
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX locations_of_native ON locations(native);
 
-ALTER TABLE runs ADD COLUMN source INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE runs RENAME TO old_runs;        -- two factories may have runs of one id
+ALTER TABLE run_ends RENAME TO old_run_ends;
+CREATE TABLE runs (
+    source INTEGER NOT NULL DEFAULT 1 REFERENCES sources(id),
+    id TEXT NOT NULL,
+    started_at TEXT NOT NULL,
+    command TEXT NOT NULL,
+    PRIMARY KEY (source, id)
+) STRICT;
+CREATE TABLE run_ends (
+    source INTEGER NOT NULL DEFAULT 1,
+    run TEXT NOT NULL,
+    ended_at TEXT NOT NULL,
+    exit_code INTEGER NOT NULL,
+    PRIMARY KEY (source, run),
+    FOREIGN KEY (source, run) REFERENCES runs(source, id)
+) STRICT;
+INSERT INTO runs (id, started_at, command) SELECT id, started_at, command FROM old_runs ORDER BY rowid;
+INSERT INTO run_ends (run, ended_at, exit_code) SELECT run, ended_at, exit_code FROM old_run_ends ORDER BY rowid;
+DROP TABLE old_run_ends;
+DROP TABLE old_runs;
 ALTER TABLE tasks ADD COLUMN source INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE checks ADD COLUMN source INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE bases ADD COLUMN source INTEGER NOT NULL DEFAULT 1;
@@ -195,17 +236,21 @@ CREATE TABLE revocations (
 CREATE INDEX revocations_of_digest ON revocations(digest);
 
 CREATE TABLE rollouts (
-    id TEXT PRIMARY KEY,
     source INTEGER NOT NULL DEFAULT 1 REFERENCES sources(id),
+    id TEXT NOT NULL,
     fleet TEXT NOT NULL,
     from_digest BLOB,           -- NULL: the fleet is new
     to_digest BLOB NOT NULL,
-    started_at TEXT NOT NULL
+    started_at TEXT NOT NULL,
+    PRIMARY KEY (source, id)
 ) STRICT;
 CREATE TABLE rollout_ends (
-    rollout TEXT PRIMARY KEY REFERENCES rollouts(id),
+    source INTEGER NOT NULL DEFAULT 1,
+    rollout TEXT NOT NULL,
     ended_at TEXT NOT NULL,
-    state TEXT NOT NULL
+    state TEXT NOT NULL,
+    PRIMARY KEY (source, rollout),
+    FOREIGN KEY (source, rollout) REFERENCES rollouts(source, id)
 ) STRICT;
 CREATE TABLE instances (
     id INTEGER PRIMARY KEY,
@@ -215,8 +260,9 @@ CREATE TABLE instances (
     provider TEXT NOT NULL,
     native TEXT NOT NULL,       -- the id it has there
     digest BLOB NOT NULL,       -- of its image
-    rollout TEXT REFERENCES rollouts(id),
-    launched_at TEXT NOT NULL
+    rollout TEXT,
+    launched_at TEXT NOT NULL,
+    FOREIGN KEY (source, rollout) REFERENCES rollouts(source, id)
 ) STRICT;
 CREATE UNIQUE INDEX instances_once ON instances(source, provider, native, launched_at);
 CREATE INDEX instances_of_digest ON instances(digest);
@@ -279,10 +325,10 @@ CREATE INDEX bakes_of_run ON bakes(run);
 
 APPEND_ONLY = (
     "sources", "packages", "package_sets", "package_set_members", "specs", "input_sets", "input_files",
-    "image_sources", "edges", "bakes", "artifacts", "locations", "channel_assignments", "revocations", "rollouts",
-    "rollout_ends", "instances", "instance_ends", "events",
+    "runs", "run_ends", "image_sources", "edges", "bakes", "artifacts", "locations", "channel_assignments",
+    "revocations", "rollouts", "rollout_ends", "instances", "instance_ends", "events",
 )  # fmt: skip
-"""`images` has triggers of its own: what is known only as a parent may become known."""
+"""`images` and `image_accounts` have triggers of their own: what is known only as a parent may become known."""
 
 DROP = "".join(f"DROP TABLE {table};\n" for table in ("inputs", "image_packages", "artifacts", "bakes", "images"))
 
