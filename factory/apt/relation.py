@@ -27,7 +27,7 @@ _SIGNS: dict[str, Callable[[VersionKey, VersionKey], bool]] = {
 }
 _SOURCE = "src:"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.-]*\Z")
-_VERSION = re.compile(r"(?:[0-9]{1,9}:)?[0-9A-Za-z.+~:-]+\Z")
+_VERSION = re.compile(r"(?:[0-9]{1,9}:)?[0-9A-Za-z.+~-]+\Z")
 _BOUND = re.compile(r"(<<|<=|<|>>|>=|>|==|=|!=)\s*(\S+)\Z")
 _FORM = "like 'openssl', 'openssl < 3.0.15' or 'src:openssl >= 3.0, < 3.0.15'"
 
