@@ -217,7 +217,7 @@ def test_packages_of_an_image(ask: Asker) -> None:
     ],
 )
 def test_packages_find_goes_by_the_order_of_dpkg(ask: Asker, asked: str, found: set[tuple[str, str]]) -> None:
-    names = {digest: name for name, digest in ask.made.digests.items()}
+    names: dict[str, str] = {digest: name for name, digest in ask.made.digests.items()}
     said = ask("packages", "--find", asked, "--json").json
     assert {(names[one["digest"]], one["version"]) for one in said["images"]} == found
     assert said["images_count"] == len(found)
