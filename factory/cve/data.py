@@ -34,8 +34,7 @@ class Local:
     @property
     def label(self) -> str:
         """What it is called where others read it: never a path of this machine."""
-        is_path = not fetching.is_url(self.name)
-        return Path(self.name).name if is_path and (Path(self.name).is_absolute() or ".." in self.name) else self.name
+        return self.name if fetching.is_url(self.name) else label_of(self.name)
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,12 @@ def load(sources: Iterable[Local], documents: Iterable[Document], asked: Asked) 
 
 def statements(said: CveSpec, root: Path) -> tuple[Document, ...]:
     """The VEX documents that are named. Raises CveError."""
-    return tuple(document for name in dict.fromkeys(said.vex) for document in vex.read(root / name, name))
+    return tuple(document for name in dict.fromkeys(said.vex) for document in vex.read(root / name, label_of(name)))
+
+
+def label_of(path: str) -> str:
+    """A path as others may read it: as it was written where that is within the factory, else only its name."""
+    return Path(path).name if Path(path).is_absolute() or ".." in Path(path).parts else path
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,79 @@
+"""Which distinct sets of packages the images have, and how many images each: questions about packages are per set.
+
+Counts come from what the triggers keep, so that a million images with two hundred sets are two hundred rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from factory.catalog import contents
+from factory.catalog.contents import InstalledPackage
+from factory.catalog.database import Catalog
+from factory.catalog.finding import COLUMNS, KnownImage, of_row
+from factory.catalog.lineage import batches, marks
+from factory.digest import Digest, packed, unpacked
+
+
+@dataclass(frozen=True)
+class Counted:
+    """So many images of a set that have something in common: `who` (NAME/ARCH), and the digest of a single one."""
+
+    package_set: int
+    who: str
+    images: int
+    digest: Digest | None = None
+
+
+def every(catalog: Catalog) -> dict[int, int]:
+    """The sets that images have, each with how many."""
+    rows = catalog.query("SELECT package_set, images FROM package_set_counts ORDER BY package_set")
+    return {row["package_set"]: row["images"] for row in rows}
+
+
+def without(catalog: Catalog) -> int:
+    """How many images there are whose packages are not known."""
+    sql = "SELECT count(*) AS n FROM images WHERE package_set IS NULL AND kind = 'image'"
+    return int(catalog.query(sql)[0]["n"])
+
+
+def packages(catalog: Catalog, package_set: int) -> list[InstalledPackage]:
+    """The packages of a set."""
+    return contents.members(catalog.connection, package_set)
+
+
+def newest(catalog: Catalog, package_set: int, most: int) -> list[KnownImage]:
+    """Images that have a set, those recorded last first."""
+    sql = f"SELECT {COLUMNS} FROM images WHERE package_set = ? ORDER BY id DESC LIMIT ?"  # noqa: S608
+    return [of_row(row) for row in catalog.query(sql, [package_set, most])]
+
+
+def of_names(catalog: Catalog, names: Iterable[str]) -> list[Counted]:
+    """The images with these names (without an architecture), counted by set and architecture."""
+    found = []
+    for part in batches(sorted(set(names))):
+        sql = (
+            "SELECT package_set, name, arch, count(*) AS images FROM images"  # noqa: S608
+            f" WHERE package_set IS NOT NULL AND name IN ({marks(part)}) GROUP BY package_set, name, arch"
+        )
+        found += [
+            Counted(row["package_set"], f"{row['name']}/{row['arch']}", row["images"])
+            for row in catalog.query(sql, part)
+        ]
+    return found
+
+
+def of_digests(catalog: Catalog, digests: Collection[Digest]) -> list[Counted]:
+    """The images with these digests."""
+    found = []
+    for part in batches(sorted(digests)):
+        sql = (
+            "SELECT package_set, name, arch, digest FROM images"  # noqa: S608
+            f" WHERE package_set IS NOT NULL AND digest IN ({marks(part)})"
+        )
+        found += [
+            Counted(row["package_set"], f"{row['name']}/{row['arch']}", 1, unpacked(row["digest"]))
+            for row in catalog.query(sql, [packed(digest) for digest in part])
+        ]
+    return found
