@@ -1,0 +1,90 @@
+"""The plugin that Datasette loads: routes, what may be seen, words for templates, and errors as pages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from datasette import Response, hookimpl
+from markupsafe import Markup
+
+from factory import drawing
+from factory.digest import is_digest
+from factory.errors import FactoryError, UsageError
+from factory.pages.plugin import views, words
+from factory.pages.plugin.tables import DATABASE, SHOWN
+
+_DIGEST = r"(?P<hex>[0-9a-f]{64})"
+
+
+@hookimpl  # type: ignore[untyped-decorator]
+def register_routes() -> list[tuple[str, Any]]:
+    """Our pages. What Datasette would show at these paths is not shown."""
+    return [
+        (r"^/$", views.overview),
+        (rf"^/image/{_DIGEST}$", views.image),
+        (rf"^/image/{_DIGEST}/packages$", views.image_packages),
+        (rf"^/image/{_DIGEST}/lineage$", views.lineage),
+        (rf"^/image/{_DIGEST}/lineage\.svg$", views.lineage_file),
+        (r"^/search$", views.search),
+        (r"^/package$", views.package),
+        (r"^/-/lineage\.css$", views.lineage_style),
+    ]
+
+
+@hookimpl  # type: ignore[untyped-decorator]
+def permission_allowed(action: str, resource: Any) -> bool | None:
+    """The views of the catalog that are for people; no SQL of the visitor's, no download, nothing of Datasette's."""
+    if action == "view-instance":
+        return True
+    if action == "view-database":
+        return bool(resource == DATABASE)
+    if action == "view-table":
+        return bool(resource[0] == DATABASE and resource[1] in SHOWN)
+    return False
+
+
+@hookimpl  # type: ignore[untyped-decorator]
+def prepare_jinja2_environment(env: Any) -> None:
+    """Whatever a template prints is escaped by Jinja; here what has no shape is shown as its escape, as elsewhere."""
+    env.finalize = _shown
+    env.filters.update(words.FILTERS)
+    env.globals["SHOWN"] = SHOWN
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return drawing.visible(value)
+    return value
+
+
+@hookimpl  # type: ignore[untyped-decorator]
+def render_cell(value: Any, column: str) -> Any:
+    """A cell of a table: a digest of an image leads to its page, a time and a fingerprint take less room."""
+    if column in ("digest", "image") and is_digest(value):
+        return Markup('<a href="/image/{}"><code>{}</code></a>').format(words.hex_of(value), words.short(value))
+    if isinstance(value, str) and is_digest(value):
+        return Markup('<code title="{}">{}</code>').format(value, words.short(value))
+    if column in ("at", "made_at", "recorded_at", "launched_at") and isinstance(value, str):
+        return Markup('<time datetime="{}">{}</time>').format(value, words.minute(value))
+    return None
+
+
+@hookimpl  # type: ignore[untyped-decorator]
+def extra_template_vars(datasette: Any) -> dict[str, Any]:
+    """What every page's frame says."""
+    return {"pages": datasette.pages}
+
+
+@hookimpl  # type: ignore[untyped-decorator]
+def handle_exception(datasette: Any, request: Any, exception: Exception) -> Any:
+    """An error of ours as a page; any other is Datasette's to show."""
+    if not isinstance(exception, FactoryError):
+        return None
+
+    async def shown() -> Any:
+        status = 404 if isinstance(exception, UsageError) else 503
+        context = {"status": status, "title": None, "error": exception.message, "hint": exception.hint}
+        body = await datasette.render_template("error.html", context, request=request)
+        return Response.html(body, status=status)
+
+    return shown
