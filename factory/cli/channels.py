@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from factory.cli import output, times
 from factory.errors import UsageError
-from factory.model import Layout
+from factory.model import CveSpec, Layout
 
 if TYPE_CHECKING:
     from factory.release.listing import ChannelState, Past, Place, Proposal
@@ -30,13 +31,18 @@ _COMMIT = "commit trust/, and hand it on"
 @click.option("--owner", metavar="WHO", help="Who answers for what is waived.")
 @click.option("--reason", metavar="TEXT", help="Why it is waived.")
 @click.option("--until", metavar="TIME", help="When the waiver ends, like 2026-12-31 or 2026-12-31T12:00:00Z.")
+@click.option("--tracker", metavar="PATH|URL", multiple=True, help="For no-cve: instead of images.toml's [cve].")
+@click.option("--osv", metavar="PATH|URL", multiple=True, help="OSV records, likewise.")
+@click.option("--vex", metavar="PATH", multiple=True, help="OpenVEX statements, likewise.")
+@click.option("--offline", is_flag=True, help="Ask no server for CVEs; use what was fetched before.")
 @_KEY
 @click.option("--dry-run", is_flag=True, help="Judge it; sign and write nothing.")
 @_JSON
 @click.pass_obj
 def promote(
     obj: dict[str, Any], /, target: str, channel: str, allow_older: bool, waive: tuple[str, ...], owner: str | None,
-    reason: str | None, until: str | None, key: str | None, dry_run: bool, as_json: bool,
+    reason: str | None, until: str | None, tracker: tuple[str, ...], osv: tuple[str, ...], vex: tuple[str, ...],
+    offline: bool, key: str | None, dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Move CHANNEL on to the locked image NAME, or to the one with DIGEST.
 
@@ -48,7 +54,8 @@ def promote(
     name, _, digest = target.partition("@")
     waivers = _waivers(waive, owner, reason, until)
     layout = Layout(obj["folder"].resolve())
-    asked = flow.Asked(name, channel, digest or None, allow_older, waivers, dry_run)
+    sources = CveSpec(*(tuple(map(_place, given)) for given in (tracker, osv, vex)))
+    asked = flow.Asked(name, channel, digest or None, allow_older, waivers, dry_run, sources, offline)
     outcome = flow.promote(layout, asked, _signing(layout, key))
     if as_json:
         output.document(_outcome_json(outcome, dry_run=dry_run))
@@ -78,6 +85,11 @@ def _tell(outcome: Outcome, *, dry_run: bool) -> None:
     for line in _odd(said):
         output.say(f"  {line}")
     output.data(said.digest)
+
+
+def _place(text: str) -> str:
+    """A source as an option gives it: a path is one of where the command was run."""
+    return text if "://" in text else str(Path(text).absolute())
 
 
 def _next_step(outcome: Outcome) -> str:
@@ -315,7 +327,11 @@ def _odd(said: Promotion) -> list[str]:
         f"waived until {_text(waiver.expires_at)}: {waiver.requirement} ({waiver.owner}: {waiver.reason})"
         for waiver in said.waivers
     ]
-    return [*waived, *(["an older image, on purpose"] if said.allow_older else [])]
+    explained = [
+        f"explained until {_text(one.until)}: {one.id} of {one.package} ({one.owner})"
+        for one in (said.cve.explained if said.cve else ())
+    ]
+    return [*waived, *explained, *(["an older image, on purpose"] if said.allow_older else [])]
 
 
 def _state(place: Place) -> str:
@@ -356,6 +372,7 @@ def _promotion_json(said: Promotion) -> dict[str, Any]:
             for one in said.waivers
         ],
         "allow_older": said.allow_older,
+        "cve": None if said.cve is None else said.cve.plain(),
     }
 
 

@@ -36,7 +36,8 @@ JUSTIFICATIONS = (
 )  # fmt: skip
 IMAGE_URN = "urn:x-factory:image:"
 MAX_BYTES = 16 << 20
-MAX_TEXT = 1000
+MAX_TEXT = 500
+MAX_OWNER = 200
 
 _CONTEXT = "https://openvex.dev/ns"
 _IMAGE = re.compile(r"([a-z0-9-]{1,63})(?:/([a-z0-9-]{1,63}))?\Z")
@@ -201,8 +202,8 @@ class _Reader:
             yield name
 
     def _owner(self) -> str:
-        owner = self._text(self._item, "supplier") or self._text(self._document, "author")
-        role = self._text(self._document, "role")
+        owner = self._text(self._item, "supplier", MAX_OWNER) or self._text(self._document, "author", MAX_OWNER)
+        role = self._text(self._document, "role", MAX_OWNER)
         return f"{owner} ({role})" if owner and role and "supplier" not in self._item else owner
 
     def _reason(self, status: str) -> str:
@@ -227,10 +228,10 @@ class _Reader:
         raise ValueError(f"its {key} is no time with its offset, such as 2026-12-31T00:00:00Z")
 
     @staticmethod
-    def _text(holder: dict[str, Any], key: str) -> str:
+    def _text(holder: dict[str, Any], key: str, most: int = MAX_TEXT) -> str:
         said = holder.get(key, "")
-        if not isinstance(said, str) or len(said) > MAX_TEXT or not (said.isprintable() or not said):
-            raise ValueError(f"its {key} is not one line of at most {MAX_TEXT} printable characters")
+        if not isinstance(said, str) or len(said) > most or not said.isprintable():
+            raise ValueError(f"its {key} is not one line of at most {most} printable characters")
         return said.strip()
 
     @staticmethod

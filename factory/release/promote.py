@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from factory import lockfile
 from factory.catalog import attestations, chain
 from factory.catalog.database import Catalog
 from factory.digest import Digest, is_digest
-from factory.errors import ExpiredError, TrustError, UsageError
-from factory.model import Layout
-from factory.release import standing
+from factory.errors import CveError, ExpiredError, TrustError, UsageError
+from factory.model import CveSpec, Layout
+from factory.release import gate, standing
 from factory.release.resolve import locate
 from factory.release.signing import Signing
 from factory.release.standing import Standing
@@ -34,7 +34,10 @@ PROMOTED, PROPOSED, UNCHANGED = "promoted", "proposed", "unchanged"
 
 @dataclass(frozen=True)
 class Asked:
-    """`image`: NAME or NAME/ARCH; `digest`: None for the locked one. `dry_run`: judge, sign and write nothing."""
+    """`image`: NAME or NAME/ARCH; `digest`: None for the locked one. `dry_run`: judge, sign and write nothing.
+
+    `sources`: of CVEs, in place of those of images.toml; `offline`: ask no server for them.
+    """
 
     image: str
     channel: str
@@ -42,6 +45,8 @@ class Asked:
     allow_older: bool = False
     waivers: tuple[Waiver, ...] = ()
     dry_run: bool = False
+    sources: CveSpec = field(default_factory=CveSpec)
+    offline: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,11 +73,14 @@ class _Case:
     image: Vouched
     before: Promotion | None
     valid: bool
+    looked: gate.Outcome = field(default_factory=gate.Outcome)
 
 
 def promote(layout: Layout, asked: Asked, signing: Signing, now: datetime | None = None) -> Outcome:
     """Promote, or add an approval. Raises TrustError where it may not be, UsageError where there is no such image."""
     now = now or standing.this_moment()
+    rule = judgement.channel_rule(signing.policy, asked.channel)
+    prepared = gate.prepare(layout, rule, asked.sources, signing.say, offline=asked.offline)
     with standing.lock(layout), Catalog.open(layout.catalog) as catalog:
         found = standing.read(layout, signing.policy)
         heads.require_fresh(found.revocations.head, found.policy.fresh_days, now)
@@ -85,6 +93,10 @@ def promote(layout: Layout, asked: Asked, signing: Signing, now: datetime | None
                 _tidy(layout, found, case)
             return Outcome(UNCHANGED, case.before)
         _refuse_older(case)
+        waived = frozenset(waiver.requirement for waiver in asked.waivers)
+        candidate = gate.Candidate(case.who, case.image, case.rule, waived)
+        _require_sound_waivers(case, now)
+        case = replace(case, looked=gate.examine(prepared, layout, catalog, found, candidate, now))
         waiting = _waiting(layout, case, now)
         promotion = waiting[1] if waiting else _next(catalog, case, now)
         promotions.judge(promotion, case.rule, case.image, now)
@@ -108,7 +120,7 @@ def promote_verified(
             say(f"{who}: {channel} needs {rule.approvals} approved: factory promote {who} --to {channel}")
             return None
         outcome = promote(layout, Asked(who, channel), signing)
-    except (TrustError, UsageError) as error:
+    except (TrustError, UsageError, CveError) as error:
         say(f"{who}: not promoted to {channel}: {error.message}" + (f" ({error.hint})" if error.hint else ""))
         return None
     return None if outcome.status == UNCHANGED else outcome
@@ -207,13 +219,25 @@ def _waiting(layout: Layout, case: _Case, now: datetime) -> tuple[Envelope, Prom
     mine = _promotion(case, said.number, said.made_at)
     if (said.channel, said.image, said.digest, said.previous) != (mine.channel, mine.image, mine.digest, mine.previous):
         return None  # overtaken: proposed anew
-    if said != mine or said.made_at > now or (case.before is not None and said.number <= case.before.number):
+    if (
+        said != mine
+        or not _agree(said, mine, now)
+        or said.made_at > now
+        or (case.before is not None and said.number <= case.before.number)
+    ):
         raise TrustError(
             f"what waits for approval is not what you ask for; it says: {said_of(said)}",
             where=str(path.relative_to(layout.root)),
             hint="approve it with the same options; or remove that file, and propose anew",
         )
     return envelope, said
+
+
+def _agree(said: Promotion, mine: Promotion, now: datetime) -> bool:
+    """Whether what waits was found by looking at the same as this run, at data that are no old news by now."""
+    if said.cve is None or mine.cve is None:
+        return said.cve is mine.cve
+    return said.cve.agrees_with(mine.cve) and said.cve.stale(now) is None
 
 
 def said_of(promotion: Promotion) -> str:
@@ -226,8 +250,8 @@ def said_of(promotion: Promotion) -> str:
     return " ".join([*odd, *(["--allow-older"] if promotion.allow_older else [])]) or "no waiver, and nothing older"
 
 
-def _next(catalog: Catalog, case: _Case, now: datetime) -> Promotion:
-    """The promotion to be signed. Its number is one that was never used here."""
+def _require_sound_waivers(case: _Case, now: datetime) -> None:
+    """Raises UsageError where something is waived that cannot be, or no longer."""
     for waiver in case.asked.waivers:
         if waiver.requirement == "verified":
             raise UsageError("verified is never waived", where="--waive", hint="factory bake verifies and signs it")
@@ -240,6 +264,10 @@ def _next(catalog: Catalog, case: _Case, now: datetime) -> Promotion:
             )
         if waiver.expires_at <= now:
             raise UsageError(f"that waiver would have ended already: {time_text(waiver.expires_at)}", where="--until")
+
+
+def _next(catalog: Catalog, case: _Case, now: datetime) -> Promotion:
+    """The promotion to be signed. Its number is one that was never used here."""
     subject = attestations.subject_of_promotion(case.rule.name, case.who)
     used = attestations.highest(catalog, [statements.PROMOTION], subject)
     said = _promotion(case, max(used, 0 if case.before is None else case.before.number) + 1, now)
@@ -259,9 +287,10 @@ def _promotion(case: _Case, number: int, made_at: datetime) -> Promotion:
         baked_at=case.image.baked_at,
         previous=None if before is None else before.payload_digest,
         replaces=None if before is None else before.digest,
-        requirements=promotions.results(case.rule, case.image, asked.waivers),
+        requirements=promotions.results(case.rule, case.image, asked.waivers, case.looked.passed),
         waivers=asked.waivers,
         allow_older=asked.allow_older,
+        cve=case.looked.examined,
     )
 
 

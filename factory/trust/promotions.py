@@ -11,7 +11,7 @@ waived is waived by an approver, also where a channel asks for no approvals.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 from factory import digest as digests
 from factory.digest import Digest
 from factory.errors import ExpiredError, TamperedError, UnsignedError
-from factory.trust import dsse, heads, predicates, statements
+from factory.trust import dsse, examined, heads, predicates, statements
 from factory.trust.authority import Authority
 from factory.trust.dsse import Envelope
+from factory.trust.examined import Examined
 from factory.trust.fields import Fields
 from factory.trust.heads import Head
 from factory.trust.policy import ChannelRule
@@ -31,11 +32,12 @@ if TYPE_CHECKING:
     from factory.trust.ticket import Vouched
 
 PASSED, WAIVED = "passed", "waived"
+NO_CVE = "no-cve:"
 _FIELDS = (
     "channel", "number", "previous", "made_at", "image", "replaces", "baked_at", "requirements", "waivers",
     "allow_older",
 )  # fmt: skip
-_OPTIONAL = ("catalog",)
+_OPTIONAL = ("catalog", "cve")
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Promotion:
     `previous` is the digest of the payload of the promotion before it, `replaces` the image that one named.
     `requirements`: name -> passed or waived, as those who signed found it. `approvers`: whose signatures count;
     filled in by `verify`. `log`: of the catalog of whoever proposed it; other approvers have catalogs of their own.
+    `cve`: what was looked at where it says that there are no CVEs; other approvers look at data of their own.
     """
 
     channel: str
@@ -79,6 +82,7 @@ class Promotion:
     waivers: tuple[Waiver, ...] = ()
     allow_older: bool = False
     log: CatalogHead | None = field(default=None, compare=False)
+    cve: Examined | None = field(default=None, compare=False)
     approvers: tuple[str, ...] = field(default=(), compare=False)
 
     def statement(self) -> Statement:
@@ -101,6 +105,8 @@ class Promotion:
         }  # fmt: skip
         if self.log is not None:
             said["catalog"] = {"id": self.log.catalog, "length": self.log.length, "digest": self.log.digest}
+        if self.cve is not None:
+            said["cve"] = self.cve.plain()
         return Statement(PROMOTION, (Subject(self.image, self.digest),), said)
 
     @property
@@ -134,6 +140,7 @@ def read(envelope: Envelope, what: str = "the promotion") -> Promotion:
         waivers=tuple(_waiver(item, what) for item in said.items("waivers")),
         allow_older=said.flag("allow_older"),
         log=_log(said.object("catalog"), what) if "catalog" in said else None,
+        cve=examined.read(said.object("cve"), f"{what}: cve") if "cve" in said else None,
     )
 
 
@@ -244,6 +251,7 @@ def judge(promotion: Promotion, rule: ChannelRule, image: Vouched, now: datetime
     who = f"{promotion.image} ({promotion.digest[:19]}…)"
     for requirement in rule.requires:
         if _is_met(requirement, promotion, image):
+            _require_explained(requirement, promotion, rule, now)
             continue
         waiver = next((waiver for waiver in promotion.waivers if waiver.requirement == requirement), None)
         if waiver is None:
@@ -268,10 +276,16 @@ def judge(promotion: Promotion, rule: ChannelRule, image: Vouched, now: datetime
         )
 
 
-def results(rule: ChannelRule, image: Vouched, waivers: tuple[Waiver, ...]) -> dict[str, str]:
-    """What is known here of each requirement of a rule; one that is neither met nor waived is left out."""
+def results(
+    rule: ChannelRule, image: Vouched, waivers: tuple[Waiver, ...], passed: Collection[str] = ()
+) -> dict[str, str]:
+    """What is known here of each requirement of a rule; one that is neither met nor waived is left out. `passed`: those
+    that whoever asks has found to be met, of those that no ticket proves."""
     waived = {waiver.requirement for waiver in waivers}
-    found = {name: PASSED if _is_proven(name, image) else WAIVED if name in waived else "" for name in rule.requires}
+    found = {
+        name: PASSED if name in passed or _is_proven(name, image) else WAIVED if name in waived else ""
+        for name in rule.requires
+    }
     return {name: result for name, result in found.items() if result}
 
 
@@ -294,10 +308,26 @@ def _is_proven(requirement: str, image: Vouched) -> bool:
 
 
 def _is_met(requirement: str, promotion: Promotion, image: Vouched) -> bool:
-    """Proven by the ticket; or, of what no ticket says (CVEs), found so by those who signed the promotion."""
+    """Proven by the ticket; or, of what no ticket says (CVEs), found so by those who signed the promotion, who then say
+    what they looked at, and that it was no old news."""
     if _is_proven(requirement, image):
         return True
-    return requirement.startswith("no-cve:") and promotion.requirements.get(requirement) == PASSED
+    said = promotion.cve if requirement.startswith(NO_CVE) else None
+    if said is None or promotion.requirements.get(requirement) != PASSED:
+        return False
+    return bool(said.data) and said.stale(promotion.made_at) is None
+
+
+def _require_explained(requirement: str, promotion: Promotion, rule: ChannelRule, now: datetime) -> None:
+    """Raises ExpiredError where a requirement rests on an explanation that has ended."""
+    until = promotion.cve.good_until if promotion.cve is not None and requirement.startswith(NO_CVE) else None
+    if until is not None and until <= now:
+        raise ExpiredError(
+            f"{promotion.image} ({promotion.digest[:19]}…) may no longer stand in {rule.name}: what explained its CVEs "
+            f"away ended {time_text(until)}",
+            where=f"channel {rule.name}: {requirement}",
+            hint=f"look at them again: factory cve {promotion.image.partition('/')[0]}; and promote it anew",
+        )
 
 
 def _why_not(requirement: str, image: Vouched) -> str:

@@ -267,7 +267,7 @@ def test_proposal_that_claims_what_is_not_found_is_not_approved(clones: Clones) 
     path = standing.proposal_path(bob.layout, "prod", WHO)
     standing.write(bob.layout, path, promotions.make(lie, signer).raw)
     said = bob.run("promote", "web", "--to", "prod", code=6)
-    assert "what waits for approval is not what you ask for" in said.err
+    assert "nothing says that it is free of critical CVEs" in said.err
     assert not (bob.layout.channels / "prod.dsse").exists()
 
 

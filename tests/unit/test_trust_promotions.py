@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from factory.errors import ExpiredError, RevokedError, TamperedError, UnsignedError
 from factory.trust import dsse, heads, promotions, statements, ticket
 from factory.trust.authority import Authority
+from factory.trust.examined import Examined, Explained, Looked
 from factory.trust.facts import CheckOutcome
 from factory.trust.policy import ChannelRule, TrustedKey
 from factory.trust.promotions import Promotion, Waiver
@@ -222,11 +223,68 @@ def test_check_that_is_required_must_have_passed(outcomes: list[str], said: str 
         judged(rule("check:test_tls"), lying, image)
 
 
+EXAMINED = Examined(
+    "bookworm", sha("packages"), (Looked("tracker", "tracker.json", sha("data"), VERIFIED_AT - timedelta(days=1)),),
+    (sha("vex"),), (Explained("CVE-2026-1", "zlib", "alice (security)", NOW + timedelta(days=3)),),
+)  # fmt: skip
+FREE = replace(PROMOTION, requirements={"no-cve:critical": "passed"}, cve=EXAMINED)
+
+
 def test_no_cve_is_what_the_promotion_says_signed() -> None:
-    judged(rule("no-cve:critical"), replace(PROMOTION, requirements={"no-cve:critical": "passed"}))
+    judged(rule("no-cve:critical"), FREE)
     for said in ({}, {"no-cve:high": "passed"}, {"no-cve:critical": "waived"}):
         with pytest.raises(UnsignedError, match="free of critical CVEs"):
-            judged(rule("no-cve:critical"), replace(PROMOTION, requirements=said))
+            judged(rule("no-cve:critical"), replace(FREE, requirements=said))
+
+
+@pytest.mark.parametrize(
+    "looked",
+    [
+        None,
+        replace(EXAMINED, data=()),
+        replace(EXAMINED, data=(replace(EXAMINED.data[0], as_of=VERIFIED_AT - timedelta(days=7, seconds=1)),)),
+        replace(EXAMINED, data=(*EXAMINED.data, replace(EXAMINED.data[0], as_of=VERIFIED_AT - timedelta(days=30)))),
+    ],
+    ids=["nothing said", "no data", "old data", "one of two old"],
+)
+def test_no_cve_without_fresh_data_counts_for_nothing(looked: Examined | None) -> None:
+    with pytest.raises(UnsignedError, match="free of critical CVEs"):
+        judged(rule("no-cve:critical"), replace(FREE, cve=looked))
+
+
+def test_no_cve_ends_with_the_first_explanation() -> None:
+    rule_ = rule("no-cve:critical")
+    promotions.judge(FREE, rule_, WEB, NOW + timedelta(days=3) - timedelta(seconds=1))
+    with pytest.raises(ExpiredError, match="what explained its CVEs away ended"):
+        promotions.judge(FREE, rule_, WEB, NOW + timedelta(days=3))
+    promotions.judge(FREE, rule("verified"), WEB, NOW + timedelta(days=3))
+
+
+def test_what_was_examined_is_signed_and_read_back() -> None:
+    assert promotions.read(signed(FREE)).cve == EXAMINED
+    assert promotions.read(signed(PROMOTION)).cve is None
+    assert "cve" not in PROMOTION.statement().predicate
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"suite": ""},
+        {"packages": "sha256:1"},
+        {"data": [{"kind": "tracker", "name": "x", "digest": sha("x"), "as_of": "yesterday"}]},
+        {"data": [{"kind": "tracker", "name": "x", "digest": sha("x")}]},
+        {"data": {}},
+        {"vex": ["x"]},
+        {"vex": None},
+        {"explained": [{"id": "CVE-1", "package": "zlib", "owner": "", "until": "2026-12-31T00:00:00Z"}]},
+        {"more": 1},
+    ],
+)
+def test_what_was_examined_is_read_strictly(change: dict[str, Any]) -> None:
+    statement = FREE.statement()
+    said = {**statement.predicate, "cve": {**EXAMINED.plain(), **change}}
+    with pytest.raises(TamperedError):
+        promotions.read(statements.signed(replace(statement, predicate=said), [ALICE]))
 
 
 def test_waiver_lets_pass_until_it_ends() -> None:
