@@ -164,6 +164,12 @@ class ExpiredError(TrustError):
     kind = "expired"
 
 
+class ProviderError(FactoryError):
+    """Where instances run cannot be reached, or refuses, just now."""
+
+    kind = "provider"
+
+
 class ConflictError(FactoryError):
     """Another run holds what this one needs."""
 

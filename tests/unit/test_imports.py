@@ -19,7 +19,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"bases", "catalog", "provision", "skeleton", "stores"}),
     frozenset({"builders", "doctor", "verify"}),
     frozenset({"release"}),
-    frozenset({"bake", "compliance"}),
+    frozenset({"bake", "compliance", "rollout"}),
     frozenset({"pages"}),
     frozenset({"cli", "__main__"}),
 )

@@ -1,0 +1,216 @@
+"""The frozen records of a rollout: what a fleet is to be, what is seen of it, what is decided, what is to be done.
+
+Times are seconds since 1970 (float, UTC). A weight is a whole number of percent of a fleet's traffic. A generation is a
+number that rises by one with each launch of an image for a fleet; it never names two images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from factory.digest import Digest
+
+Strategy = Literal["blue-green", "canary", "rolling"]
+Outcome = Literal["abort", "pause", "continue"]
+
+
+# --- what a fleet is to be (fleets.toml)
+
+
+@dataclass(frozen=True)
+class HttpProbe:
+    """GET `path` of a guest's `port`; healthy where the status is `status` and the body contains `body` (if any)."""
+
+    port: int
+    path: str = "/"
+    status: int = 200
+    body: str | None = None
+
+
+@dataclass(frozen=True)
+class Health:
+    """How an instance shows that it can serve: `http`, or else a TCP connection to `tcp`. So many consecutive
+    `successes`, `interval_s` apart, within `deadline_s` of its launch."""
+
+    http: HttpProbe | None = None
+    tcp: int | None = None
+    successes: int = 3
+    interval_s: float = 1.0
+    timeout_s: float = 5.0
+    deadline_s: float = 300.0
+
+    @property
+    def port(self) -> int:
+        """The guest's port that is asked, which is also the one that traffic goes to."""
+        return self.http.port if self.http is not None else int(self.tcp or 0)
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Where numbers come from, and what they must be. Exactly one of `prometheus_url` (with `query`) and `http_url`
+    (JSON, with `value`: a dotted path). `{generation}`, `{digest}` and `{fleet}` in query and URL are filled in for
+    the generation that is judged, so that the same question can be asked of the baseline.
+
+    A value that meets `success` (an operator and a number, such as `< 0.01`) and not `failure` is a success. `against`:
+    at most so many times the baseline's value (None: not compared). `baseline`: `fresh`, an instance of the old image
+    launched for it, or none. `count` measurements `interval_s` apart; more than `failure_limit` failures fail.
+    """
+
+    prometheus_url: str | None = None
+    query: str | None = None
+    http_url: str | None = None
+    value: str | None = None
+    success: str | None = None
+    failure: str | None = None
+    against: float | None = None
+    baseline: Literal["fresh", "none"] = "none"
+    count: int = 3
+    interval_s: float = 5.0
+    failure_limit: int = 0
+    pause_deadline_s: float = 3600.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of a canary: `weight` percent of the traffic, then `pause_s` of waiting, then analysis where asked for."""
+
+    weight: int
+    pause_s: float = 0.0
+    analyse: bool = False
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """How long a wait may take, and what happens then."""
+
+    seconds: float
+    then: Outcome
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """Of each wait. `warm` is health's own; an inconclusive analysis has `pause_deadline_s` of its own."""
+
+    launch: Deadline = Deadline(300.0, "abort")
+    shift: Deadline = Deadline(60.0, "abort")
+    drain: Deadline = Deadline(120.0, "continue")
+    retire: Deadline = Deadline(300.0, "continue")
+    rollback: Deadline = Deadline(120.0, "continue")
+
+
+@dataclass(frozen=True)
+class External:
+    """State outside of the instances, handed to them at launch. `path`: a 0600 file with its value (local); `arn`: a
+    secret that the instance's own role reads (aws). Never baked, never on a command line, never user data."""
+
+    name: str
+    path: str | None = None
+    arn: str | None = None
+
+
+@dataclass(frozen=True)
+class FleetSpec:
+    """`[fleet.NAME]` of fleets.toml. `listen`: HOST:PORT that the fleet is reached at (local). `aws`: a table of the
+    provider's own, checked by it. `bake_s`: how long all traffic stays on the new generation before the old is
+    retired. `allow_state_writes`: also an image that writes outside its `state`, though there is more than one."""
+
+    name: str
+    provider: str
+    image: str
+    channel: str | None
+    size: int
+    min: int
+    max: int
+    strategy: Strategy
+    health: Health
+    arch: str | None = None
+    listen: str | None = None
+    steps: tuple[Step, ...] = ()
+    surge: int = 1
+    analysis: Analysis | None = None
+    bake_s: float = 0.0
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    external: tuple[External, ...] = ()
+    memory_mib: int = 512
+    allow_revoked_fallback: bool = False
+    allow_state_writes: bool = False
+    aws: Mapping[str, object] = field(default_factory=dict)
+
+
+# --- what runs where
+
+
+@dataclass(frozen=True)
+class Image:
+    """What is launched: resolved and trusted. `reference`: a path of a disk (local) or a native id (aws, by region)."""
+
+    name: str
+    arch: str
+    digest: Digest
+    references: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One generation of a fleet: what all of its instances are of. `rollout`: the id of the rollout it belongs to."""
+
+    number: int
+    image: Image
+    rollout: str
+
+
+InstanceState = Literal["pending", "running", "stopping"]
+
+
+@dataclass(frozen=True)
+class Instance:
+    """An instance as its provider sees it. `id` is the provider's own; `digest` None: no tag says it. `address`:
+    HOST:PORT of its health port, None while there is none. `healthy`: the provider's own word, None where it has none
+    (the engine asks the address then). `sessions`: that are open through the fleet's front, None: not known."""
+
+    id: str
+    generation: int
+    digest: Digest | None
+    state: InstanceState
+    launched_at: float
+    address: str | None = None
+    healthy: bool | None = None
+    sessions: int | None = None
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Everything of a fleet that the provider has: gone instances are not in it. `weights`: generation -> percent, as
+    the front really sends it; generations without traffic may be left out."""
+
+    instances: tuple[Instance, ...] = ()
+    weights: Mapping[int, int] = field(default_factory=dict)
+
+    def of(self, generation: int | None) -> tuple[Instance, ...]:
+        """The instances of one generation."""
+        return tuple(one for one in self.instances if one.generation == generation)
+
+
+class State(StrEnum):
+    """Where a rollout is. Those of `TERMINAL` are ends."""
+
+    PLANNED = "PLANNED"
+    VERIFIED = "VERIFIED"
+    LAUNCHING = "LAUNCHING"
+    WARMING = "WARMING"
+    SHIFTING = "SHIFTING"
+    ANALYSING = "ANALYSING"
+    BAKING = "BAKING"
+    DRAINING = "DRAINING"
+    RETIRING = "RETIRING"
+    SUCCEEDED = "SUCCEEDED"
+    ABORTING = "ABORTING"
+    ROLLING_BACK = "ROLLING_BACK"
+    ROLLED_BACK = "ROLLED_BACK"
+    ROLLBACK_FAILED = "ROLLBACK_FAILED"
+
+
+TERMINAL = frozenset({State.SUCCEEDED, State.ROLLED_BACK, State.ROLLBACK_FAILED})
