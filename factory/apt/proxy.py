@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import shutil
 import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -141,6 +142,17 @@ class AptProxy:
         self.store.switch(identifier)
         self.snapshot = fresh
         return left_out
+
+    @contextlib.contextmanager
+    def looking(self) -> Iterator[tuple[Snapshot, list[str]]]:
+        """The repositories as they are now, and which were left out; nothing is put in force, and it is forgotten at
+        the end. Needs no server, so not entered either. BaseError where they cannot be had."""
+        identifier = self.store.new_snapshot_id()
+        fresh = Snapshot(self.store, identifier)
+        try:
+            yield fresh, refetch(self.snapshot, fresh, self._fetch_now)
+        finally:
+            shutil.rmtree(self.store.snapshot(identifier).folder, ignore_errors=True)
 
     def fetch(self, url: str, client: Client) -> None:
         """Answer a request for `url`: from the cache, else from upstream, once however many ask."""

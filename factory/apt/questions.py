@@ -7,12 +7,12 @@ those of third parties, not those of other suites of the same distribution, nor 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from factory import digest
-from factory.apt.index import fields, newest, source_of
+from factory.apt.index import Offer, fields, newest, source_of
 from factory.apt.snapshot import Dist, Snapshot
 from factory.apt.store import Store
 from factory.apt.virtual import cached_stanza
@@ -50,6 +50,14 @@ class Repositories:
             if self._fits(offer.package):
                 found.setdefault(offer.package.name, []).append(offer.package)
         return found
+
+    def offers(self, names: Iterable[str]) -> Iterator[tuple[Dist, Offer]]:
+        """Every offer of these packages, and the repository that makes it."""
+        wanted = frozenset(names)
+        for dist in self._dists():
+            for offer in self.snapshot.offers([dist], wanted):
+                if self._fits(offer.package):
+                    yield dist, offer
 
     def missing(self, pins: Iterable[Package], *, third_parties: bool = True) -> list[Package]:
         """The pins that can no longer be had: neither cached nor offered with that very digest.
