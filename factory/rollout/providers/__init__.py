@@ -35,13 +35,15 @@ class Provider(Protocol):
         """See to it that a generation has `count` instances (those that are pending or running), never more."""
         ...
 
-    def shift(self, weights: Mapping[int, int]) -> None:
-        """Send traffic to generations by these weights (together 100, or all 0), spread over their healthy instances;
-        generations not named get none, and keep the sessions they have until those end."""
+    def shift(self, weights: Mapping[int, int], draining: Iterable[str] = ()) -> None:
+        """Send traffic to generations by these weights (together 100, or all 0), spread over their healthy instances
+        that are not `draining` (ids). Who gets none keeps the sessions it has until those end. Where `retire` itself
+        waits for sessions to end (aws), `draining` may be left to it."""
         ...
 
     def retire(self, instances: Iterable[str]) -> None:
-        """Stop these instances (by id) for good and remove all that was theirs. Those already gone are no error."""
+        """Stop these instances (by id) for good and remove all that was theirs. Those already gone are no error.
+        Nothing takes their place: their generation has so many fewer."""
         ...
 
 
