@@ -214,3 +214,138 @@ class State(StrEnum):
 
 
 TERMINAL = frozenset({State.SUCCEEDED, State.ROLLED_BACK, State.ROLLBACK_FAILED})
+
+
+class Verdict(StrEnum):
+    """What an analysis has come to so far. INCONCLUSIVE: no data, no number, a source that fails: never good news."""
+
+    RUNNING = "RUNNING"
+    SUCCESS = "SUCCESS"
+    FAILED = "FAILED"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A verdict, and the sentence that says why."""
+
+    verdict: Verdict
+    why: str = ""
+
+
+class Order(StrEnum):
+    """What an operator may tell a rollout. `promote` ends the present wait; `promote-full` all waits to come."""
+
+    ABORT = "abort"
+    PAUSE = "pause"
+    RESUME = "resume"
+    PROMOTE = "promote"
+    PROMOTE_FULL = "promote-full"
+
+
+# --- what is to be done
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step as it is planned: `weight` percent to the new generation, which then has `count` instances. `old_count`:
+    how many of the old stay after it (None: all, until the end). `baseline`: one more of the old image is beside."""
+
+    weight: int
+    count: int
+    pause_s: float = 0.0
+    analyse: bool = False
+    baseline: bool = False
+    old_count: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a rollout is to do; decided once, kept as it is. `old` None: the fleet is new. `old_generation` has the
+    instances that serve now; `baseline_generation` a fresh instance of the old image, for the comparison."""
+
+    rollout: str
+    fleet: FleetSpec
+    target: Image
+    generation: int
+    stages: tuple[Stage, ...]
+    old: Image | None = None
+    old_generation: int | None = None
+    baseline_generation: int | None = None
+
+    @property
+    def is_rolling(self) -> bool:
+        """Whether the old generation goes step by step."""
+        return self.fleet.strategy == "rolling" and self.old_generation is not None
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a rollout is. `since`: when its state, in this step, began. `paused`: `operator`, `inconclusive`,
+    `deadline`, or empty. `ill_since`: since when the new generation has had too few healthy instances.
+    `no_return_at`: when the point of no return was recorded. `reason`: why it goes or went back."""
+
+    state: State
+    since: float
+    step: int = 0
+    paused: str = ""
+    paused_since: float | None = None
+    why_paused: str = ""
+    skip: bool = False
+    full: bool = False
+    no_baseline: bool = False
+    ill_since: float | None = None
+    no_return_at: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known when a decision is made. `healthy`: ids of the instances that can serve. `finding`: of the analysis
+    of this step, None where none was asked for. `target_refused`, `old_refused`: why an image may not be launched.
+    `orders`: what operators said since the last decision. `unreachable`: why the provider cannot be asked now; the rest
+    is then as it was last."""
+
+    now: float
+    observed: Observation
+    healthy: frozenset[str] = frozenset()
+    finding: Finding | None = None
+    target_refused: str | None = None
+    old_refused: str | None = None
+    orders: tuple[Order, ...] = ()
+    unreachable: str | None = None
+
+
+@dataclass(frozen=True)
+class Launch:
+    """See to it that a generation has `count` instances."""
+
+    generation: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Send the traffic by these weights; instances that are draining get no new sessions."""
+
+    weights: tuple[tuple[int, int], ...]
+    draining: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Retire:
+    """Stop these instances for good."""
+
+    instances: tuple[str, ...]
+
+
+Action = Launch | Shift | Retire
+
+
+@dataclass(frozen=True)
+class Decision:
+    """`notes`: what is worth telling, beside the change of state itself."""
+
+    status: Status
+    actions: tuple[Action, ...] = ()
+    notes: tuple[str, ...] = ()
