@@ -25,6 +25,9 @@ from factory.errors import CatalogError
 
 T = TypeVar("T")
 
+_CACHE_KIB = 65_536
+"""Of a large catalog's pages, so many are kept at hand; SQLite's own 2 MiB are too few for a walk over its indexes."""
+
 
 class Catalog:
     """An open catalog. May be used from several threads; they take turns."""
@@ -50,7 +53,7 @@ class Catalog:
                         _migrate(connection)
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.execute("PRAGMA foreign_keys = ON")
-                return cls(path, Database(connection))
+                return cls.over(connection, path)
             except BaseException:
                 connection.close()
                 raise
@@ -83,6 +86,7 @@ class Catalog:
     @classmethod
     def over(cls, connection: sqlite3.Connection, path: Path) -> Catalog:
         """The catalog that a connection has open, such as one of a pool that serves pages."""
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         return cls(path, Database(connection))
 
     def close(self) -> None:

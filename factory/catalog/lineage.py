@@ -7,36 +7,40 @@ holds. An image has one parent, unless the same bytes were baked on several; the
 from __future__ import annotations
 
 import itertools
+import json
+import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from factory.catalog.clock import now
 from factory.catalog.database import Catalog
 from factory.catalog.finding import COLUMNS, KnownImage
 from factory.catalog.state import Withdrawal
-from factory.digest import Digest, unpacked
+from factory.digest import unpacked
 
 T = TypeVar("T")
 AT_A_TIME = 500
 """So many values stand in one IN (…)."""
 
+_DEEPEST = 1000
+"""A walk of one statement ends here: edges that somebody changed by hand may go round in circles."""
+
 _ABOVE = (
-    "WITH RECURSIVE walk(id, depth) AS (VALUES(:start, 0) UNION"
-    " SELECT parent, depth + 1 FROM edges JOIN walk ON child = walk.id)"
+    "WITH RECURSIVE walk(id, depth) AS (VALUES(:start, 0) UNION"  # noqa: S608
+    f" SELECT parent, depth + 1 FROM edges JOIN walk ON child = walk.id AND depth < {_DEEPEST})"
 )
-_BELOW = (
-    "WITH RECURSIVE walk(id, depth) AS (VALUES(:start, 0) UNION"
-    " SELECT child, depth + 1 FROM edges JOIN walk ON parent = walk.id)"
-)
-_BELOW_UNTIL = (
-    "WITH RECURSIVE walk(id, depth) AS (VALUES(:start, 0) UNION SELECT child, depth + 1 FROM walk"
-    " JOIN edges ON parent = walk.id JOIN images ON images.id = child AND recorded_at <= :as_of)"
+_CHILDREN = "SELECT edges.child FROM json_each(?) CROSS JOIN edges ON edges.parent = json_each.value"
+_CHILDREN_UNTIL = f"{_CHILDREN} CROSS JOIN images ON images.id = edges.child AND recorded_at <= ?"
+_IMAGES = f"SELECT {COLUMNS} FROM json_each(?) CROSS JOIN images ON images.id = json_each.value"  # noqa: S608
+_PARENTS = "SELECT edges.child, edges.parent FROM json_each(?) CROSS JOIN edges ON edges.child = json_each.value"
+_REVOKED = (
+    "SELECT images.id, revocations.source, revocations.digest, revocations.name, reason, at, made_at, attestation"
+    " FROM json_each(?) CROSS JOIN images ON images.id = json_each.value"
+    " CROSS JOIN revocations ON revocations.digest = images.digest WHERE at <= ? AND made_at <= ? ORDER BY at"
 )
 
 
-@dataclass(frozen=True)
-class Relative:
+class Relative(NamedTuple):
     """An ancestor or descendant; `depth` 1 is a parent or child."""
 
     image: KnownImage
@@ -45,22 +49,48 @@ class Relative:
 
 def ancestors(catalog: Catalog, image: int) -> list[Relative]:
     """What the image of this row id descends from, the nearest first."""
-    return list(_relatives(catalog, _ABOVE, {"start": image}))
+    sql = (
+        f"{_ABOVE} SELECT {COLUMNS}, min(depth) AS depth FROM walk JOIN images ON images.id = walk.id"  # noqa: S608
+        " WHERE walk.id <> :start GROUP BY walk.id ORDER BY depth, walk.id"
+    )
+    return [
+        Relative(KnownImage(identity, unpacked(digest), *rest), depth)
+        for identity, digest, *rest, depth in catalog.connection.execute(sql, {"start": image})
+    ]
 
 
 def descendants(
     catalog: Catalog, image: int, *, as_of: str | None = None, limit: int | None = None
 ) -> Iterator[Relative]:
     """What descends from the image of this row id (and was recorded by `as_of`), the nearest first, `limit` at most."""
-    walk = _BELOW if as_of is None else _BELOW_UNTIL
-    return _relatives(catalog, walk, {"start": image, "as_of": as_of}, limit)
+    return itertools.islice(_descendants(catalog.connection, image, as_of), limit)
+
+
+def _descendants(connection: sqlite3.Connection, image: int, as_of: str | None) -> Iterator[Relative]:
+    for depth, level in _levels(connection, image, as_of):
+        for number, digest, kind, name, arch, recorded_at, builder, package_set in connection.execute(
+            _IMAGES, [json.dumps(level)]
+        ):
+            known = KnownImage(number, unpacked(digest), kind, name, arch, recorded_at, builder, package_set)
+            yield Relative(known, depth)
 
 
 def count_descendants(catalog: Catalog, image: int, *, as_of: str | None = None) -> int:
     """How many images descend from the image of this row id (and were recorded by `as_of`)."""
-    walk = _BELOW if as_of is None else _BELOW_UNTIL
-    sql = f"{walk} SELECT count(DISTINCT id) - 1 FROM walk"  # noqa: S608
-    return int(catalog.connection.execute(sql, {"start": image, "as_of": as_of}).fetchone()[0])
+    return sum(len(level) for _, level in _levels(catalog.connection, image, as_of))
+
+
+def _levels(connection: sqlite3.Connection, image: int, as_of: str | None) -> Iterator[tuple[int, list[int]]]:
+    """(depth, row ids) of each generation below an image: each id once, and sorted, as their rows are."""
+    sql, moment = (_CHILDREN, []) if as_of is None else (_CHILDREN_UNTIL, [as_of])
+    level, known = [image], {image}
+    for depth in itertools.count(1):
+        found = {row[0] for row in connection.execute(sql, [json.dumps(level), *moment])} - known
+        if not found:
+            return
+        known |= found
+        level = sorted(found)
+        yield depth, level
 
 
 def edges_among(catalog: Catalog, images: Iterable[int]) -> list[tuple[int, int]]:
@@ -84,24 +114,42 @@ def revoked_by(catalog: Catalog, image: int, as_of: str | None = None) -> Withdr
 
 def withdrawn(catalog: Catalog, images: Iterable[int], as_of: str | None = None) -> dict[int, Withdrawal]:
     """Of these row ids, those that are revoked, themselves or by an ancestor, each with the nearest revocation."""
-    if not catalog.connection.execute("SELECT EXISTS (SELECT 1 FROM revocations)").fetchone()[0]:
+    connection = catalog.connection
+    if not connection.execute("SELECT EXISTS (SELECT 1 FROM revocations)").fetchone()[0]:
         return {}
-    moment = as_of or now()
-    found: dict[int, Withdrawal] = {}
-    for part in batches(sorted(set(images))):
-        sql = (
-            f"WITH RECURSIVE walk(start, id, depth) AS (SELECT column1, column1, 0 FROM (VALUES {_rows(part)}) UNION"  # noqa: S608
-            " SELECT start, parent, depth + 1 FROM edges JOIN walk ON child = walk.id)"
-            " SELECT start, revocations.source, revocations.digest, revocations.name, reason, at, made_at, attestation"
-            " FROM walk JOIN images ON images.id = walk.id JOIN revocations ON revocations.digest = images.digest"
-            " WHERE at <= ? AND made_at <= ? ORDER BY start, depth, at"
-        )
-        for start, source, digest, name, reason, at, made_at, attestation in catalog.connection.execute(
-            sql, [*part, moment, moment]
-        ):
-            said = Withdrawal(source, unpacked(digest), name, reason, at, made_at, attestation)
-            found.setdefault(start, said)
-    return found
+    wanted, moment = sorted(set(images)), as_of or now()
+    parents = _above(connection, wanted)
+    revoked: dict[int, Withdrawal] = {}
+    for number, source, digest, *said in connection.execute(_REVOKED, [json.dumps(list(parents)), moment, moment]):
+        revoked.setdefault(number, Withdrawal(source, unpacked(digest), *said))
+    nearest = ((image, _nearest(image, parents, revoked)) for image in wanted) if revoked else ()
+    return {image: withdrawal for image, withdrawal in nearest if withdrawal is not None}
+
+
+def _above(connection: sqlite3.Connection, images: list[int]) -> dict[int, list[int]]:
+    """Row id -> those of its parents, for these images and all their ancestors, each looked at once."""
+    parents: dict[int, list[int]] = {image: [] for image in images}
+    level = images
+    while level:
+        found: set[int] = set()
+        for child, parent in connection.execute(_PARENTS, [json.dumps(level)]):
+            parents[child].append(parent)
+            found.add(parent)
+        level = sorted(found - parents.keys())
+        parents.update((image, []) for image in level)
+    return parents
+
+
+def _nearest(image: int, parents: dict[int, list[int]], revoked: dict[int, Withdrawal]) -> Withdrawal | None:
+    """The revocation of the image, else of the nearest ancestor that has one."""
+    level, seen = [image], {image}
+    while level:
+        found = [revoked[one] for one in level if one in revoked]
+        if found:
+            return min(found, key=lambda withdrawal: withdrawal.at)
+        level = [parent for one in level for parent in parents[one] if parent not in seen]
+        seen.update(level)
+    return None
 
 
 def batches(values: Iterable[T]) -> Iterator[list[T]]:
@@ -114,20 +162,3 @@ def batches(values: Iterable[T]) -> Iterator[list[T]]:
 def marks(values: Sequence[object]) -> str:
     """The placeholders of an IN (…)."""
     return ", ".join("?" * len(values))
-
-
-def _rows(values: list[int]) -> str:
-    return ", ".join(["(?)"] * len(values))
-
-
-def _relatives(
-    catalog: Catalog, walk: str, parameters: dict[str, int | str | None], limit: int | None = None
-) -> Iterator[Relative]:
-    sql = (
-        f"{walk} SELECT {COLUMNS}, min(depth) AS depth FROM walk JOIN images ON images.id = walk.id"  # noqa: S608
-        " WHERE walk.id <> :start GROUP BY walk.id ORDER BY depth, walk.id LIMIT :limit"
-    )
-    for identity, digest, *rest, depth in catalog.connection.execute(
-        sql, {**parameters, "limit": -1 if limit is None else limit}
-    ):
-        yield Relative(KnownImage(identity, Digest("sha256:" + digest.hex()), *rest), depth)

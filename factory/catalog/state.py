@@ -6,10 +6,13 @@ papers in trust/ decide what may run, not these rows.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from factory.catalog.clock import now
 from factory.catalog.database import Catalog
+from factory.catalog.finding import COLUMNS, KnownImage
 from factory.digest import Digest, unpacked
 
 
@@ -63,6 +66,29 @@ def assignments(catalog: Catalog, as_of: str | None = None) -> list[Assignment]:
     return [Assignment(**{**row, "digest": unpacked(row["digest"])}) for row in catalog.query(sql, {"as_of": as_of})]
 
 
+def assignments_of_sets(
+    catalog: Catalog, package_sets: Iterable[int], as_of: str | None = None
+) -> list[tuple[Assignment, KnownImage]]:
+    """Of `assignments`, those whose image is known and has one of these sets of packages, each with the image."""
+    until = "" if as_of is None else "WHERE made_at <= :as_of"
+    sql = (
+        "SELECT held.source, held.channel, held.name, held.arch, held.digest, held.number, held.made_at,"  # noqa: S608
+        f" held.attestation, {COLUMNS} FROM (SELECT id AS last, max(number) FROM channel_assignments {until}"
+        " GROUP BY source, channel, name, arch) CROSS JOIN channel_assignments AS held ON held.id = last"
+        " CROSS JOIN images ON images.digest = held.digest"
+        " WHERE images.package_set IN (SELECT value FROM json_each(:sets))"
+        " ORDER BY held.channel, held.name, held.arch, held.source"
+    )
+    found = []
+    for source, channel, name, arch, packed, number, made_at, attestation, row, _, *rest in catalog.connection.execute(
+        sql, {"as_of": as_of, "sets": json.dumps(list(package_sets))}
+    ):
+        digest = unpacked(packed)
+        assignment = Assignment(source, channel, name, arch, digest, number, made_at, attestation)
+        found.append((assignment, KnownImage(row, digest, *rest)))
+    return found
+
+
 def withdrawals(catalog: Catalog, as_of: str | None = None) -> dict[Digest, Withdrawal]:
     """What is revoked, each with the revocation that began first. Not its descendants: see lineage.py."""
     sql = (
@@ -85,3 +111,24 @@ def running(catalog: Catalog, as_of: str | None = None) -> list[Running]:
         " ORDER BY fleet, generation, native"
     )
     return [Running(**{**row, "digest": unpacked(row["digest"])}) for row in catalog.query(sql, {"as_of": as_of})]
+
+
+def running_of_sets(
+    catalog: Catalog, package_sets: Iterable[int], as_of: str | None = None
+) -> list[tuple[Running, KnownImage]]:
+    """Of `running`, those whose image is known and has one of these sets of packages, each with the image."""
+    sql = (
+        f"SELECT source, fleet, generation, provider, native, launched_at, {COLUMNS}"  # noqa: S608
+        " FROM instances LEFT JOIN instance_ends ON instance = instances.id"
+        " CROSS JOIN images ON images.digest = instances.digest"
+        " WHERE (ended_at IS NULL OR ended_at > :as_of) AND (:as_of IS NULL OR launched_at <= :as_of)"
+        " AND images.package_set IN (SELECT value FROM json_each(:sets)) ORDER BY fleet, generation, native"
+    )
+    found = []
+    for source, fleet, generation, provider, native, launched_at, row, packed, *rest in catalog.connection.execute(
+        sql, {"as_of": as_of, "sets": json.dumps(list(package_sets))}
+    ):
+        digest = unpacked(packed)
+        running = Running(source, fleet, generation, provider, native, digest, launched_at)
+        found.append((running, KnownImage(row, digest, *rest)))
+    return found

@@ -240,7 +240,7 @@ def _rows(
 
     if as_csv:
         rows = (
-            {"relation": relation, "depth": one.depth, "role": one.image.role, **vars(one.image)}
+            {"relation": relation, "depth": one.depth, "role": one.image.role, **one.image._asdict()}
             for relation, found in (("ancestor", above), ("descendant", below))
             for one in found
         )

@@ -173,7 +173,7 @@ def tables_of(subject: Subject) -> dict[str, tuple[tuple[str, ...], list[Any]]]:
         **({f"input {name}": digest for name, digest in last.inputs.items()} if last else {}),
     }  # fmt: skip
     relatives = [
-        {"relation": relation, "depth": one.depth, "role": one.image.role, **vars(one.image)}
+        {"relation": relation, "depth": one.depth, "role": one.image.role, **one.image._asdict()}
         for relation, several in (("ancestor", subject.ancestors), ("descendant", subject.descendants))
         for one in several
     ]

@@ -120,18 +120,11 @@ def _of_relation(catalog: Catalog, asked: str, as_of: str | None) -> Answer:
 def _of_packages(catalog: Catalog, asked: str, held: list[KnownPackage], as_of: str | None) -> Answer:
     found = packages.holding(catalog, held, as_of)
 
-    def packages_in(image: KnownImage) -> Held | None:
-        return found.sets.get(image.package_set) if image.package_set is not None else None
+    def held_by(image: KnownImage) -> Held:
+        return found.sets[image.package_set or 0]
 
-    running = [
-        Runs(instance, image, holds)
-        for instance, image in _running(catalog, as_of)
-        if (holds := packages_in(image)) is not None
-    ]
-    assigned = _known(catalog, state.assignments(catalog, as_of))
-    standing = [
-        Standing(assignment, holds) for assignment, image in assigned if (holds := packages_in(image)) is not None
-    ]
+    running = [Runs(one, image, held_by(image)) for one, image in state.running_of_sets(catalog, found.sets, as_of)]
+    standing = [Standing(one, held_by(image)) for one, image in state.assignments_of_sets(catalog, found.sets, as_of)]
     streamed = (Found(image, holds) for image, holds in packages.images(catalog, found, as_of))
     return Answer(asked, None, found.packages, len(found.sets), found.images, tuple(standing), tuple(running), streamed)
 
