@@ -27,6 +27,8 @@ def copy(catalog: Catalog, to: Path, is_unwanted: Callable[[], bool] = lambda: F
         os.close(os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         catalog.connection.set_progress_handler(lambda: int(is_unwanted()), _STEPS)
         with told(catalog.path):
+            if is_unwanted():
+                raise sqlite3.OperationalError("interrupted")
             catalog.connection.execute("VACUUM INTO ?", [str(to)])
         catalog.connection.set_progress_handler(None, 0)
     except BaseException as error:

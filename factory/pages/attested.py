@@ -20,7 +20,7 @@ from factory.errors import FactoryError, UnsignedError, UsageError
 from factory.model import Layout
 from factory.release import dossier, standing
 from factory.release.dossier import Finding, Piece
-from factory.trust import dsse, heads, judgement, policy, promotions, revocations
+from factory.trust import dsse, heads, judgement, policy, promotions, revocations, ticket
 from factory.trust.authority import Authority
 from factory.trust.policy import Policy
 from factory.trust.ticket import BUILDER_ROLES, VERIFIER_ROLES
@@ -76,7 +76,9 @@ def attested(layout: Layout, catalog: Catalog, digest: Digest, now: datetime) ->
     problem: str | None = None
     findings: tuple[Finding, ...] = ()
     try:
-        findings = dossier.verify(layout, digest, None, now).findings
+        judged = dossier.verify(layout, digest, None, now)
+        findings = judged.findings
+        _require_readable(layout, judged.dossier.image)
     except UsageError:
         problem = "nothing here is signed for it"
     except FactoryError as error:
@@ -88,6 +90,14 @@ def attested(layout: Layout, catalog: Catalog, digest: Digest, now: datetime) ->
     if problem is None and (bad := [one for one in current if one.problem is not None]):
         problem = f"{bad[0].what}: {bad[0].problem}"
     return Attested(name, problem, (*current, *past))
+
+
+def _require_readable(layout: Layout, image: str) -> None:
+    """Raises TrustError where the tickets in trust/ cannot be read: the index has them too, a deployer only these."""
+    path = standing.tickets_path(layout, image)
+    raw = standing.paper(layout, path, ticket.MAX_BYTES)
+    if raw is not None:
+        ticket.loads(raw, f"trust/tickets/{path.name}")
 
 
 def _judges(layout: Layout) -> tuple[Policy, Authority]:

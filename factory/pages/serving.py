@@ -89,9 +89,10 @@ def _listening(address: Address) -> Iterator[socket.socket]:
     where = f"{address.host}:{address.port}"
     try:
         family, kind, protocol, _, target = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        said = error.strerror if isinstance(error, OSError) else "no name of a machine"
         raise UsageError(
-            f"{address.host!r} is no address of this machine: {error.strerror or error}", where="--host",
+            f"{address.host[:80]!r} is no address of this machine: {said}", where="--host",
             hint="--host 127.0.0.1 serves this machine alone",
         ) from error  # fmt: skip
     with socket.socket(family, kind, protocol) as listener:
