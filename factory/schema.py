@@ -8,6 +8,7 @@ right type, so that its caller reads on; that value is never seen outside, becau
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,6 +37,31 @@ class Limits:
 
 
 ANY_TEXT = Limits()
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a number may be: from `least` (with `above`: more than that) to `most`."""
+
+    least: float
+    most: float
+    above: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        return (self.least < value if self.above else self.least <= value) and value <= self.most
+
+    def __str__(self) -> str:
+        least, most = (f"{bound:.12g}" for bound in (self.least, self.most))
+        return f"more than {least} and at most {most}" if self.above else f"{least} to {most}"
+
+    def problem(self, value: float) -> str | None:
+        """What is wrong with a value, and the nearest that is right; None where nothing is."""
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"must be a number, is {value}"
+        if value in self:
+            return None
+        near = self.most if value > self.most else None if self.above else self.least
+        return f"must be {self}, is {quoted(value)}" + ("" if near is None else f" (nearest: {near:.12g})")
 
 
 def load(path: Path) -> tuple[dict[str, Any], Faults]:
@@ -246,6 +272,28 @@ class Table:
         value = self.take(key, int, "a whole number")
         return default if value is None else int(value)
 
+    def whole(self, key: str, within: Range, *, default: int | None = None) -> int:
+        """A whole number within a range; required where there is no default. A faulty one counts as the least."""
+        value = self.take(key, int, "a whole number", required=default is None)
+        return int(self._ranged(key, value, within, default))
+
+    def number(self, key: str, within: Range, *, default: float | None = None) -> float:
+        """A finite number, whole or decimal, within a range; required where there is no default."""
+        value = self.take(key, (int, float), "a number", required=default is None)
+        return float(self._ranged(key, value, within, default))
+
+    def _ranged(self, key: str, value: float | None, within: Range, default: float | None) -> float:
+        if value is None:
+            return within.least if default is None else default
+        if problem := within.problem(value):
+            self.fault(key, problem)
+            return within.least
+        return value
+
+    def truth(self, key: str) -> bool:
+        """true or false; false where it is absent."""
+        return bool(self.take(key, bool, "true or false"))
+
     def integers(self, key: str, least: int, most: int) -> tuple[int, ...] | None:
         """A list of whole numbers in [least, most], each there once; None where it is absent (or no list)."""
         values = self.take(key, list, "a list of whole numbers")
@@ -267,6 +315,16 @@ class Table:
     def table(self, key: str) -> Table:
         """A table below this one; an empty one where it is absent."""
         return Table(self.take(key, dict, "a table") or {}, (*self._path, key), self.faults)
+
+    def list_of_tables(self, key: str) -> tuple[Table, ...]:
+        """The tables of a list, counted from 1 in their paths; none where it is absent."""
+        found = []
+        for number, value in enumerate(self.take(key, list, "a list of tables") or (), start=1):
+            if isinstance(value, dict):
+                found.append(Table(value, (*self._path, key, str(number)), self.faults))
+            else:
+                self.fault(key, f"its item {number} must be a table, is {_type_name(value)}")
+        return tuple(found)
 
     def tables(self, names: Limits) -> dict[str, Table]:
         """All keys of this table as tables, where each key is a name that people choose."""

@@ -50,19 +50,20 @@ class Health:
 
 @dataclass(frozen=True)
 class Analysis:
-    """Where numbers come from, and what they must be. Exactly one of `prometheus_url` (with `query`) and `http_url`
-    (JSON, with `value`: a dotted path). `{generation}`, `{digest}` and `{fleet}` in query and URL are filled in for
-    the generation that is judged, so that the same question can be asked of the baseline.
+    """Where numbers come from, and what they must be. `source` asks `url` for `query`: `prometheus` an instant query,
+    `http_json` a dotted path into a document. `{generation}`, `{digest}` and `{fleet}` in both are filled in for the
+    generation that is judged, so that the same can be asked of the baseline. `token_file`: a 0600 file with a bearer
+    token.
 
     A value that meets `success` (an operator and a number, such as `< 0.01`) and not `failure` is a success. `against`:
     at most so many times the baseline's value (None: not compared). `baseline`: `fresh`, an instance of the old image
-    launched for it, or none. `count` measurements `interval_s` apart; more than `failure_limit` failures fail.
+    launched for it, or none. `count` measurements `interval_s` apart; more than `failure_limit` failures fail;
+    `error_limit` measurements in a row that say nothing are inconclusive.
     """
 
-    prometheus_url: str | None = None
-    query: str | None = None
-    http_url: str | None = None
-    value: str | None = None
+    source: str
+    url: str
+    query: str
     success: str | None = None
     failure: str | None = None
     against: float | None = None
@@ -70,6 +71,9 @@ class Analysis:
     count: int = 3
     interval_s: float = 5.0
     failure_limit: int = 0
+    error_limit: int = 3
+    timeout_s: float = 10.0
+    token_file: str | None = None
     pause_deadline_s: float = 3600.0
 
 
@@ -103,8 +107,8 @@ class Deadlines:
 
 @dataclass(frozen=True)
 class External:
-    """State outside of the instances, handed to them at launch. `path`: a 0600 file with its value (local); `arn`: a
-    secret that the instance's own role reads (aws). Never baked, never on a command line, never user data."""
+    """State outside of the instances, handed to them at launch. `path`: a 0600 file with its value (local), absolute;
+    `arn`: a secret that the instance's own role reads (aws). Never baked, never on a command line, never user data."""
 
     name: str
     path: str | None = None
@@ -115,7 +119,8 @@ class External:
 class FleetSpec:
     """`[fleet.NAME]` of fleets.toml. `listen`: HOST:PORT that the fleet is reached at (local). `aws`: a table of the
     provider's own, checked by it. `bake_s`: how long all traffic stays on the new generation before the old is
-    retired. `allow_state_writes`: also an image that writes outside its `state`, though there is more than one."""
+    retired. `allow_state_writes`: also an image that writes outside its `state`, though there is more than one.
+    `allow_public_listen`: `listen` may be an address that other machines reach."""
 
     name: str
     provider: str
@@ -137,6 +142,7 @@ class FleetSpec:
     memory_mib: int = 512
     allow_revoked_fallback: bool = False
     allow_state_writes: bool = False
+    allow_public_listen: bool = False
     aws: Mapping[str, object] = field(default_factory=dict)
 
 
