@@ -15,7 +15,7 @@ from factory.apt.version import version_key
 
 IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]{0,99}\Z")
 PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,199}\Z")
-_VERSION = re.compile(r"(?:[0-9]{1,9}:)?[A-Za-z0-9.+~:-]{1,200}\Z")
+_VERSION = re.compile(r"(?:[0-9]{1,9}:[A-Za-z0-9.+~:-]{1,200}|[A-Za-z0-9.+~-]{1,200})\Z")
 _DIGITS = re.compile(r"[0-9]{100}")
 _CVE = re.compile(r"CVE-[0-9]{4}-[0-9]{4,19}\Z")
 _ORDER = {"fixed": 0, "introduced": 1, "last_affected": 2}

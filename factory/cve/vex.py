@@ -151,7 +151,9 @@ def _document(path: Path, label: str) -> Document:
         )
     listed = said.get("statements")
     if not isinstance(listed, list):
-        raise CveError(f"{label} has no statements", where=f"{label}: statements", hint="[] where there are none")
+        raise CveError(
+            f"{label} has no list of statements", where=f"{label}: statements", hint="[] where there are none"
+        )
     statements: list[Statement] = []
     refused: list[str] = []
     for number, item in enumerate(listed, start=1):
