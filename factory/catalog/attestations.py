@@ -52,7 +52,7 @@ def index(catalog: Catalog, envelopes: Iterable[Envelope], keys: Iterable[Public
     for digest, envelope in found.items():
         if digest not in known:
             with suppress(TamperedError):
-                rows[digest] = _row(envelope)
+                rows[digest] = row_of(envelope)
     if rows:
         trusted = tuple(keys)
         with catalog.writing() as database:
@@ -119,8 +119,8 @@ def _marks(items: list[Any]) -> str:
     return ", ".join("?" * len(items))
 
 
-def _row(envelope: Envelope) -> dict[str, Any]:
-    """The row of an envelope: what its payload says it is."""
+def row_of(envelope: Envelope) -> dict[str, Any]:
+    """The row of an envelope: what its payload says it is. TamperedError for what does not stand in the index."""
     return {
         "digest": envelope.digest,
         **(_of_head(envelope) if envelope.payload_type == heads.PAYLOAD_TYPE else _of_statement(envelope)),

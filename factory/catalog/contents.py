@@ -157,7 +157,7 @@ def put_package_set(connection: sqlite3.Connection, packages: Iterable[Installed
     if known is not None:
         return int(known[0])
     row = _insert(connection, "package_sets", {"digest": packed(digest), "size": len(members)})
-    numbers = [[row, _put_package(connection, package)] for package in members]
+    numbers = [[row, put_package(connection, package)] for package in members]
     connection.executemany("INSERT INTO package_set_members VALUES (?, ?)", sorted(numbers))
     return row
 
@@ -191,7 +191,8 @@ def _order(package: InstalledPackage) -> tuple[str, ...]:
     )
 
 
-def _put_package(connection: sqlite3.Connection, package: InstalledPackage) -> int:
+def put_package(connection: sqlite3.Connection, package: InstalledPackage) -> int:
+    """The number of a package, stored where it is not yet."""
     sha256 = None if package.sha256 is None else packed(package.sha256)
     sql = (
         "SELECT id FROM packages WHERE name = ? AND version = ? AND arch = ? AND source = ? AND source_version = ?"

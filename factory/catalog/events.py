@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from factory import digest as digests
 from factory.catalog import chain
 from factory.catalog.clock import now
 from factory.catalog.database import Catalog
+from factory.digest import Digest
+
+CHECKED = "checked"
 
 
 @dataclass(frozen=True)
@@ -63,20 +68,30 @@ def end_run(catalog: Catalog, run: str, exit_code: int) -> None:
 
 def add_tasks(catalog: Catalog, run: str, image: tuple[str, str], tasks: Iterable[Task]) -> None:
     """Note the tasks of an image (name, arch) in a run."""
-    _add(catalog, "tasks", run, image, tasks)
+    with catalog.writing() as database:
+        database.table("tasks").insert_all(_rows(run, image, tasks))
 
 
 def add_checks(catalog: Catalog, run: str, image: tuple[str, str], checks: Iterable[Check]) -> None:
-    """Note the checks of an image (name, arch) in a run."""
-    _add(catalog, "checks", run, image, checks)
-
-
-def _add(
-    catalog: Catalog, table: str, run: str, image: tuple[str, str], rows: Iterable[Task] | Iterable[Check]
-) -> None:
-    common = {"run": run, "image": image[0], "arch": image[1]}
+    """Note the checks of an image (name, arch) in a run. Their event has a digest of them."""
+    noted = list(checks)
     with catalog.writing() as database:
-        database.table(table).insert_all({**common, **asdict(row)} for row in rows)
+        database.table("checks").insert_all(_rows(run, image, noted))
+        if noted:
+            details = {"run": run, "checks": len(noted), "digest": digest_of(noted)}
+            chain.append(database.conn, chain.Entry(CHECKED, "/".join(image), details=details))
+
+
+def digest_of(checks: Iterable[Check]) -> Digest:
+    """The digest of checks as they were noted together."""
+    rows = [
+        [check.test, check.outcome, float(check.duration_s), check.message, bool(check.exempted)] for check in checks
+    ]
+    return digests.of_bytes(json.dumps(rows, ensure_ascii=False).encode())
+
+
+def _rows(run: str, image: tuple[str, str], rows: Iterable[Task] | Iterable[Check]) -> Iterator[dict[str, Any]]:
+    return ({"run": run, "image": image[0], "arch": image[1], **asdict(row)} for row in rows)
 
 
 def runs(catalog: Catalog, limit: int = 20) -> list[Run]:

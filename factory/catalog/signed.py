@@ -8,7 +8,8 @@ are given; otherwise the system's user, unauthenticated. Like the index, none of
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from factory.catalog import chain
 from factory.catalog.clock import text
@@ -30,6 +31,9 @@ ACTIONS = {
 """Predicate type -> what the log calls it."""
 
 HEAD = "signed head"
+
+_ASSIGNMENT = "channel, name, arch, digest, number, made_at"
+_REVOCATION = "digest, name, reason, at, made_at"
 
 
 def put(
@@ -65,26 +69,66 @@ def _entry(connection: sqlite3.Connection, number: int, envelope: Envelope, sour
         raise TamperedError(f"{kind!r} is not told of")
     if kind == statements.PROMOTION:
         said = promotions.read(envelope)
-        name, _, arch = said.image.partition("/")
-        row = [source, said.channel, name, arch, packed(said.digest), said.number, text(said.made_at), number]
         connection.execute(
-            "INSERT OR IGNORE INTO channel_assignments"
-            " (source, channel, name, arch, digest, number, made_at, attestation) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            row,
+            f"INSERT OR IGNORE INTO channel_assignments ({_ASSIGNMENT}, source, attestation)"  # noqa: S608
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [*_assignment(envelope), source, number],
         )
         details = {"number": said.number, "replaces": said.replaces, "made_at": text(said.made_at)}
         return chain.Entry(action, f"{said.channel}: {said.image}", said.digest, details=details)
     if kind == statements.REVOCATION:
         event = revocations.read(envelope)
         assert isinstance(event, revocations.Revocation)
-        row = [source, packed(event.digest), event.name, event.reason, text(event.at), text(event.made_at), number]
         connection.execute(
-            "INSERT INTO revocations (source, digest, name, reason, at, made_at, attestation)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
-            row,
+            f"INSERT INTO revocations ({_REVOCATION}, source, attestation) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+            [*_revocation(envelope), source, number],
         )
         return chain.Entry(action, event.name, event.digest, details={"reason": event.reason, "at": text(event.at)})
     if kind == statements.KEY_REVOCATION:
         gone = revocations.read(envelope)
         return chain.Entry(action, gone.name, details={"reason": gone.reason, "fingerprint": gone.digest})
     return chain.Entry(action, first.name, first.sha256)
+
+
+def _assignment(envelope: Envelope) -> tuple[Any, ...]:
+    """The values of _ASSIGNMENT that a promotion gives."""
+    said = promotions.read(envelope)
+    name, _, arch = said.image.partition("/")
+    return said.channel, name, arch, packed(said.digest), said.number, text(said.made_at)
+
+
+def _revocation(envelope: Envelope) -> tuple[Any, ...]:
+    """The values of _REVOCATION that the revocation of an image gives."""
+    event = revocations.read(envelope)
+    assert isinstance(event, revocations.Revocation)
+    return packed(event.digest), event.name, event.reason, text(event.at), text(event.made_at)
+
+
+def assignment_faults(connection: sqlite3.Connection) -> Iterator[str]:
+    """Where the channel assignments are not what the promotions among the attestations say: a sentence each."""
+    return _faults(connection, "channel_assignments", _ASSIGNMENT, statements.PROMOTION, _assignment)
+
+
+def revocation_faults(connection: sqlite3.Connection) -> Iterator[str]:
+    """The same of the revocations of images."""
+    return _faults(connection, "revocations", _REVOCATION, statements.REVOCATION, _revocation)
+
+
+def _faults(
+    connection: sqlite3.Connection, table: str, columns: str, kind: str, said: Callable[[Envelope], tuple[Any, ...]]
+) -> Iterator[str]:
+    named = ", ".join(f"{table}.{column}" for column in columns.split(", "))
+    sql = f"SELECT {table}.id, envelope, {named} FROM {table} JOIN attestations ON attestations.id = attestation"  # noqa: S608
+    for number, raw, *row in connection.execute(sql):
+        try:
+            fits = tuple(row) == said(dsse.parse(raw))
+        except TamperedError:
+            fits = False
+        if not fits:
+            yield f"row {number} of {table} does not say what its envelope says"
+    sql = (
+        f"SELECT digest FROM attestations WHERE predicate_type = ? AND id NOT IN (SELECT attestation FROM {table})"  # noqa: S608
+        " ORDER BY id"
+    )
+    for (digest,) in connection.execute(sql, [kind]):
+        yield f"the envelope {digest} has no row in {table}"

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from factory import schema
 from factory.catalog import attestations, audit, finding, signed
+from factory.catalog import check as checking
 from factory.catalog.audit import Log, Wanted
 from factory.catalog.chain import Event
+from factory.catalog.check import Problem
 from factory.catalog.database import Catalog
+from factory.catalog.events import CHECKED
 from factory.digest import Digest
 from factory.errors import FactoryError, TrustError, UsageError
 from factory.model import Layout
@@ -30,8 +33,8 @@ from factory.trust.promotions import Promotion
 FITS, CUT, RECOMPUTED, ELSEWHERE = "fits", "cut", "recomputed", "elsewhere"
 ACTIONS = frozenset(
     {
-        *signed.ACTIONS.values(), signed.HEAD, "baked", "verified", "began", "migrated", "imported", "began run",
-        "ended run", "locked base", "began rollout", "ended rollout", "launched", "retired",
+        *signed.ACTIONS.values(), signed.HEAD, CHECKED, "baked", "verified", "began", "migrated", "imported",
+        "began run", "ended run", "locked base", "began rollout", "ended rollout", "launched", "retired",
     }
 )  # fmt: skip
 """What an event may be called."""
@@ -154,6 +157,38 @@ def acted(layout: Layout, catalog: Catalog, asked: Asked) -> Iterator[Acted]:
     for source, event in catalog.streamed(audit.events(catalog.connection, wanted)):
         signers = event.actor.split(",") if event.authenticated else []
         yield Acted(sources[source], event, tuple(names.get(Digest(one), one) for one in signers))
+
+
+@dataclass(frozen=True)
+class Checked:
+    """All that is wrong with a catalog. `integrity`: None where the logs cannot be read."""
+
+    problems: tuple[Problem, ...]
+    integrity: Integrity | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is."""
+        return not self.problems and self.integrity is not None and not self.integrity.faults
+
+
+@contextmanager
+def opened(layout: Layout) -> Iterator[Catalog]:
+    """The catalog, to be looked over: not told of what trust/ gained, and nothing else is done to it. CatalogError."""
+    with Catalog.read(layout.catalog) as catalog, catalog.reading():
+        yield catalog
+
+
+def check(layout: Layout, catalog: Catalog) -> Checked:
+    """Look the whole catalog over."""
+    found: list[Integrity] = []
+
+    def logs() -> list[Log]:
+        found.append(integrity(layout, catalog))
+        return []  # what is wrong with them is told with what promotions say of them
+
+    problems = tuple(checking.problems(catalog.connection, catalog.path, logs))
+    return Checked(problems, found[0] if found else None)
 
 
 def _actors(said: str, names: dict[Digest, str]) -> tuple[str, ...]:

@@ -298,7 +298,7 @@ CREATE VIEW image_list AS
     FROM images;
 CREATE VIEW image_packages AS
     SELECT 'sha256:' || lower(hex(images.digest)) AS image, packages.name, packages.arch, version, source,
-        source_version, purl, 'sha256:' || lower(hex(sha256)) AS sha256
+        source_version, purl, 'sha256:' || nullif(lower(hex(sha256)), '') AS sha256
     FROM images JOIN package_set_members USING (package_set) JOIN packages ON packages.id = package;
 CREATE VIEW assignments AS
     SELECT source, channel, name, arch, 'sha256:' || lower(hex(digest)) AS digest, number, made_at
@@ -312,7 +312,8 @@ CREATE VIEW running_instances AS
     SELECT source, fleet, generation, provider, native, 'sha256:' || lower(hex(digest)) AS digest, launched_at
     FROM instances WHERE NOT EXISTS (SELECT 1 FROM instance_ends WHERE instance = instances.id);
 CREATE VIEW event_log AS
-    SELECT source, seq, at, actor, authenticated, action, subject, 'sha256:' || lower(hex(image)) AS image, details
+    SELECT source, seq, at, actor, authenticated, action, subject,
+        'sha256:' || nullif(lower(hex(image)), '') AS image, details
     FROM events;
 CREATE VIEW check_results AS
     SELECT bakes.id AS bake, 'sha256:' || lower(hex(images.digest)) AS digest, checks.run, checks.image AS name,
