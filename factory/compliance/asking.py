@@ -22,7 +22,7 @@ def asking(layout: Layout, say: Callable[[str], None]) -> Iterator[Catalog]:
         raise CatalogError(
             "there is no catalog here",
             where=str(layout.catalog),
-            hint="factory bake begins one; factory catalog import takes over what another factory exported",
+            hint="factory bake begins one; factory catalog import takes over what others exported",
         )
     if layout.trust.is_dir():
         try:
