@@ -1,18 +1,21 @@
 """The only place that starts a process.
 
 A child gets an environment rebuilt from a list, no standard input unless some is given, and dies with the thread that
-started it (`setpriv --pdeathsig`), so that kill -9 of the factory leaves nothing running. A failure is printed as a
-command line that can be pasted. Secrets travel in `env` or files, never in `argv`.
+started it (`setpriv --pdeathsig`), so that kill -9 of the factory leaves nothing running. The exception is `detach`: what
+a fleet is made of outlives the factory, in a session of its own. A failure is printed as a command line that can be
+pasted. Secrets travel in `env` or files, never in `argv`.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import shlex
 import shutil
+import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -50,6 +53,7 @@ _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 PACKAGE_OF_TOOL = {
     "debugfs": "e2fsprogs",
+    "haproxy": "haproxy",
     "mcopy": "mtools",
     "mke2fs": "e2fsprogs",
     "mkfs.fat": "dosfstools",
@@ -197,6 +201,22 @@ def spawn(
     return _start(argv, env=environment(env), cwd=cwd, stdin=stdin, stdout=stdout, stderr=subprocess.STDOUT)
 
 
+def detach(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path) -> int:
+    """Start a program that outlives us, and come back with its process id.
+
+    It leads a session of its own, is nobody's child (so no zombie is left when it ends), belongs to no run that the
+    reaper could clean up after, and appends what it prints to `log`. Whether it came up is for the caller to find out.
+    Raises MissingToolError. Killed in the middle of this, we leave either nothing or the whole program behind: `env`
+    is what it can be found by.
+    """
+    with log.open("ab") as file:
+        os.fchmod(file.fileno(), 0o600)
+    # In the background of a shell without job control no process leads a group, so setsid need not fork: $! is its own.
+    script = f'unset {MARKER}; log=$1; shift; setsid "$@" </dev/null >>"$log" 2>&1 & echo $!'
+    started = run(["/bin/sh", "-c", script, "sh", str(log), find(argv[0]), *argv[1:]], env=env, cwd=cwd)
+    return int(started.text)
+
+
 def end(process: subprocess.Popen[bytes], grace_s: float = 5) -> None:
     """End a process started by `spawn`: SIGTERM, then SIGKILL after `grace_s`; nothing if it has ended."""
     if process.poll() is None:
@@ -232,6 +252,54 @@ def identity(pid: int) -> str | None:
         return None
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] == "Z" else fields[19]
+
+
+def marked(variable: str) -> Iterator[tuple[int, str]]:
+    """(process id, value) of every running process of ours that was started with `variable` in its environment."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        value = mark(int(folder.name), variable)
+        if value is not None:
+            yield int(folder.name), value
+
+
+def mark(pid: int, variable: str) -> str | None:
+    """The value of a variable that a process was started with; None where it has none, is gone, or not ours to see."""
+    wanted = variable.encode() + b"="
+    try:
+        given = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    return next((os.fsdecode(one[len(wanted) :]) for one in given if one.startswith(wanted)), None)
+
+
+def kill(pid: int, is_it: Callable[[], bool], wait_s: float = 10) -> bool:
+    """SIGKILL a process that `is_it` still says is the right one, asked when its number cannot be given anew any more.
+
+    Whether it is gone after at most `wait_s` seconds.
+    """
+    return _await(pid, is_it, wait_s, signal.SIGKILL)
+
+
+def await_end(pid: int, is_it: Callable[[], bool], wait_s: float) -> bool:
+    """Whether a process (of which `is_it` says that it is the right one) has ended after at most `wait_s` seconds."""
+    return _await(pid, is_it, wait_s, None)
+
+
+def _await(pid: int, is_it: Callable[[], bool], wait_s: float, kill_by: signal.Signals | None) -> bool:
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        if not is_it():
+            return True
+        if kill_by is not None:
+            signal.pidfd_send_signal(descriptor, kill_by)
+        return bool(select.select([descriptor], [], [], wait_s)[0])
+    except ProcessLookupError:
+        return True
+    finally:
+        os.close(descriptor)
 
 
 def failure(argv: Sequence[str], completed: Completed, *, lines: int = 12) -> ToolError:

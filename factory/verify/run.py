@@ -142,7 +142,7 @@ def machine_of(request: GuestRequest, credential: Path | None, seed: Path | None
         memory_mib=request.memory_mib,
         cpus=request.cpus,
         ports=request.forward,
-        credential=credential,
+        credentials=() if credential is None else (credential,),
         seed=seed,
     )
 

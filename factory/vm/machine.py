@@ -2,8 +2,8 @@
 
 Invariants: the artifact is opened read-only and every write goes to a throw-away qcow2 overlay; forwarded ports
 listen on 127.0.0.1 only; secrets (the SMBIOS credential) travel in files, never in the argument list; the accelerator
-is ours to choose, never QEMU's. QMP is QEMU's own standard input and output: no socket for others to find, no path to
-be too long.
+is ours to choose, never QEMU's. QMP is QEMU's own standard input and output (no socket for others to find), or, for a
+guest that outlives us, a socket in its private folder, named relative to it (no path to be too long).
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ FIRMWARE_VARS = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
 TCG = "tcg,thread=multi,tb-size=512"
 KVM = "kvm"
 
+QMP = "qmp"
+"""The name of a detached guest's QMP socket in its folder."""
+
 
 @dataclass(frozen=True)
 class Machine:
     """A guest to start. `folder` (there already, private) takes what is made while it runs.
 
     `ports`: guest ports to forward; QEMU lets the kernel choose the host's port, so that there is no race.
-    `credential`: a 0600 file with one SMBIOS type 11 string. `seed`: a cloud-init seed ISO.
+    `credentials`: 0600 files with one SMBIOS type 11 string each. `seed`: a cloud-init seed ISO. `detached`: QMP is a
+    socket in the folder (QEMU must be started there) and the serial log can be cut while QEMU writes it.
     """
 
     disk: Path
@@ -34,8 +38,10 @@ class Machine:
     memory_mib: int = 1024
     cpus: int = 2
     ports: tuple[int, ...] = (22,)
-    credential: Path | None = None
+    credentials: tuple[Path, ...] = ()
     seed: Path | None = None
+    name: str = "factory"
+    detached: bool = False
     firmware: Path = FIRMWARE_CODE
 
     @property
@@ -58,7 +64,7 @@ def arguments(machine: Machine) -> list[str]:
     """QEMU's whole argument list."""
     return [
         "qemu-system-x86_64",
-        "-name", "factory,debug-threads=off",
+        "-name", options(machine.name, **{"debug-threads": "off"}),
         "-nodefaults", "-no-user-config", "-no-reboot",
         "-display", "none",
         "-machine", "q35,smm=off,hpet=off,vmport=off",
@@ -72,11 +78,11 @@ def arguments(machine: Machine) -> list[str]:
         *_network(machine),
         "-device", "virtio-rng-pci",
         "-device", "VGA,romfile=",
-        "-chardev", options("file", id="serial", path=machine.console),
+        "-chardev", options("file", id="serial", path=machine.console, **({"append": "on"} if machine.detached else {})),
         "-serial", "chardev:serial",
-        "-chardev", "stdio,id=qmp,signal=off",
+        "-chardev", f"socket,id=qmp,path={QMP},server=on,wait=off" if machine.detached else "stdio,id=qmp,signal=off",
         "-mon", "chardev=qmp,mode=control",
-        *(["-smbios", options("type=11", path=machine.credential)] if machine.credential else []),
+        *(word for path in machine.credentials for word in ("-smbios", options("type=11", path=path))),
     ]  # fmt: skip
 
 

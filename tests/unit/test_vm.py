@@ -28,7 +28,7 @@ MACHINE = Machine(
     folder=Path("/bake/g"),
     accelerator=TCG,
     ports=(22, 80),
-    credential=Path("/bake/g/keys/credential"),
+    credentials=(Path("/bake/g/keys/credential"),),
     seed=Path("/bake/g/seed.iso"),
 )
 
