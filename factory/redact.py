@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 MASK = "*****"
 SHORTEST = 8
@@ -18,6 +18,9 @@ SHORTEST = 8
 
 _SHORTEST_LINE = 16
 """Bytes. A shorter line of a secret of several lines (`version: 1`) may stand anywhere."""
+
+_TELLING = re.compile(r"(?i)([?&][^=&#]*(?:token|key|secret|passw|auth|sig|credential)[^=&#]*=)[^&#]*")
+"""Parameters of a URL that are likely to be secret."""
 
 _ARMOUR = re.compile(rb"-----(BEGIN|END) [^-]*-----")
 
@@ -35,6 +38,17 @@ def patterns(value: bytes) -> dict[bytes, str]:
             core = encode(bytes(shift) + value)[-(-shift * 8 // 6) : (shift + len(value)) * 8 // 6]
             found.setdefault(core, "in base64")
     return found
+
+
+def url_without_secrets(url: str) -> str:
+    """A URL as it may be shown: user and password struck, and the values of parameters whose names sound like it."""
+    try:
+        place = urlsplit(url).netloc
+    except ValueError:
+        return MASK
+    if "@" in place:
+        url = url.replace(place, f"{MASK}@{place.rpartition('@')[2]}", 1)
+    return _TELLING.sub(rf"\1{MASK}", url)
 
 
 class Redactor:
