@@ -1,9 +1,9 @@
 """The only place that starts a process.
 
 A child gets an environment rebuilt from a list, no standard input unless some is given, and dies with the thread that
-started it (`setpriv --pdeathsig`), so that kill -9 of the factory leaves nothing running. The exception is `detach`: what
-a fleet is made of outlives the factory, in a session of its own. A failure is printed as a command line that can be
-pasted. Secrets travel in `env` or files, never in `argv`.
+started it (`setpriv --pdeathsig`), so that kill -9 of the factory leaves nothing running. The exception is `detach`:
+what a fleet is made of outlives the factory, in a session of its own. A failure is printed as a command line that can
+be pasted. Secrets travel in `env` or files, never in `argv`.
 """
 
 from __future__ import annotations

@@ -78,9 +78,7 @@ def arguments(machine: Machine) -> list[str]:
         *_network(machine),
         "-device", "virtio-rng-pci",
         "-device", "VGA,romfile=",
-        "-chardev", options("file", id="serial", path=machine.console, **({"append": "on"} if machine.detached else {})),
-        "-serial", "chardev:serial",
-        "-chardev", f"socket,id=qmp,path={QMP},server=on,wait=off" if machine.detached else "stdio,id=qmp,signal=off",
+        *_outlets(machine),
         "-mon", "chardev=qmp,mode=control",
         *(word for path in machine.credentials for word in ("-smbios", options("type=11", path=path))),
     ]  # fmt: skip
@@ -93,6 +91,17 @@ def processor(accelerator: str) -> str:
     more there than anywhere: without them a Debian guest boots with a tenth to a fifth less work. AVX2 stays.
     """
     return "host" if accelerator == KVM else "max,erms=off,fsrm=off,smap=off,pku=off,la57=off"
+
+
+def _outlets(machine: Machine) -> list[str]:
+    # What appends can be cut while it is written.
+    serial = options("file", id="serial", path=machine.console, **({"append": "on"} if machine.detached else {}))
+    qmp = options("socket", id="qmp", path=QMP, server="on", wait="off")
+    return [
+        "-chardev", serial,
+        "-serial", "chardev:serial",
+        "-chardev", qmp if machine.detached else "stdio,id=qmp,signal=off",
+    ]  # fmt: skip
 
 
 def _firmware(machine: Machine) -> list[str]:
