@@ -8,7 +8,7 @@ statement is told as not verified, with the reason. Whether an image may run is 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from factory.catalog import attestations
@@ -43,7 +43,7 @@ class Statement:
     """One thing that is signed, or that `follows` from what is.
 
     `signers`: names where they are known. `problem`: why it does not count; None where it does. `envelope`: None where
-    it is not here. `is_past`: it is not in force, or never was here.
+    it is not here. `is_past`: others are in force here, and it is not.
     """
 
     what: str
@@ -86,7 +86,8 @@ def attested(layout: Layout, catalog: Catalog, digest: Digest, now: datetime) ->
     known = {row.digest: row for row in indexed}
     current = [_found(finding, known.get(finding.envelope or Digest("")), chosen) for finding in findings]
     seen = {finding.envelope for finding in findings}
-    past = [_past(row, chosen, authority) for row in indexed if row.digest not in seen]
+    rest = [_indexed(row, chosen, authority) for row in indexed if row.digest not in seen]
+    past = [replace(one, is_past=bool(findings)) for one in rest]
     if problem is None and (bad := [one for one in current if one.problem is not None]):
         problem = f"{bad[0].what}: {bad[0].problem}"
     return Attested(name, problem, (*current, *past))
@@ -127,20 +128,20 @@ def _found(finding: Finding, row: Attestation | None, chosen: Policy) -> Stateme
     )
 
 
-def _past(row: Attestation, chosen: Policy, authority: Authority) -> Statement:
+def _indexed(row: Attestation, chosen: Policy, authority: Authority) -> Statement:
     """A statement that is only in the index."""
     try:
         names = _judge(row, chosen, authority)()
     except FactoryError as error:
         return _unjudged(row, chosen, error.message)
-    return Statement(_what(row), row.made_at, names, None, row.digest, is_past=True)
+    return Statement(_what(row), row.made_at, names, None, row.digest)
 
 
 def _unjudged(row: Attestation, chosen: Policy | None, problem: str) -> Statement:
     signers = row.signers
     if chosen is not None:
         signers = dossier.signed_by(dsse.parse(row.envelope), chosen)
-    return Statement(_what(row), row.made_at, signers, problem, row.digest, is_past=True)
+    return Statement(_what(row), row.made_at, signers, problem, row.digest)
 
 
 def _what(row: Attestation) -> str:

@@ -42,6 +42,7 @@ def serve(layout: Layout, address: Address, say: Say, ready: Callable[[str], Non
         closing(Watch(layout.catalog)) as watch,
     ):
         asyncio.run(_serve(Refresher(layout, copies, watch, say), address, listener, ready))
+    raise KeyboardInterrupt  # the only way that serving ends; of SIGINT asyncio makes a plain return
 
 
 async def _serve(refresher: Refresher, address: Address, listener: socket.socket, ready: Callable[[str], None]) -> None:

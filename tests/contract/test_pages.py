@@ -260,6 +260,7 @@ def test_revoked_image_says_so_first_and_why(server: Server) -> None:
     assert "Revoked: <script>alert(1)" in page.text
     assert "ended 2026-01-06 12:00 UTC: scaled down" in page.text
     assert page.text.count("running") == 2
+    assert "not in force" not in page.text  # the revocation is
 
 
 def test_descendant_of_a_revoked_image_names_what_revoked_it(own: Server) -> None:

@@ -34,7 +34,14 @@ class Holders:
 
 
 def versions(catalog: Catalog, name: str) -> list[tuple[KnownPackage, int]]:
-    """Each version of a package with how many images have it, the newest first, as dpkg orders them."""
+    """Each version of a package that images have, with how many, the newest first, as dpkg orders them.
+
+    The same version from files that differ is told once.
+    """
+    found: dict[tuple[str, ...], tuple[KnownPackage, int]] = {}
+    for one, count in overview.versions(catalog, name):
+        key = (one.version, one.arch, one.source, one.source_version)
+        found[key] = (one, count + (found[key][1] if key in found else 0))
 
     def order(item: tuple[KnownPackage, int]) -> tuple[object, ...]:
         try:
@@ -42,7 +49,7 @@ def versions(catalog: Catalog, name: str) -> list[tuple[KnownPackage, int]]:
         except ValueError:
             return False, item[0].version
 
-    return sorted(overview.versions(catalog, name), key=order, reverse=True)
+    return sorted((item for item in found.values() if item[1]), key=order, reverse=True)
 
 
 def holders(catalog: Catalog, name: str, version: str, after: str) -> Holders | None:
