@@ -53,11 +53,16 @@ OPENSSL = deb("libssl3", "3.0.22-1~deb12u2", "openssl")
 @pytest.fixture
 def robot(clones: Clones) -> Clone:
     """The nightly job's clone: channels that look for CVEs, a source, an image with a low one."""
-    made = clones[0]
-    for clone in clones:
+    equip(clones[0])
+    return clones[0]
+
+
+@pytest.fixture
+def people(clones: Clones) -> tuple[Clone, Clone]:
+    """Alice's clone and bob's, likewise."""
+    for clone in clones[1:]:
         equip(clone)
-        remember(clone, (BASE_FILES, OPENSSL))
-    return made
+    return clones[1:]
 
 
 def equip(clone: Clone) -> None:
@@ -68,6 +73,7 @@ def equip(clone: Clone) -> None:
     data.write(clone.layout.root / "cve/tracker.json", data.tracker())
     clone.layout.spec.write_text('[cve]\ntracker = ["cve/tracker.json"]\nvex = ["trust/vex"]\n')
     (clone.layout.trust / "vex").mkdir(exist_ok=True)
+    remember(clone, (BASE_FILES, OPENSSL))
 
 
 def remember(clone: Clone, packages: Iterable[InstalledPackage]) -> None:
@@ -244,8 +250,8 @@ def test_source_that_cannot_be_read_stops_the_promotion(robot: Clone, content: s
     assert any(told in line for line in told_by)
 
 
-def test_waived_requirement_needs_no_source(robot: Clone, clones: Clones) -> None:
-    alice = clones[1]
+def test_waived_requirement_needs_no_source(people: tuple[Clone, Clone]) -> None:
+    alice, _ = people
     alice.layout.spec.unlink()
     until = (datetime.now(UTC) + timedelta(days=3)).strftime("%Y-%m-%d")
     options = ["--waive", "no-cve:high", "--owner", "alice", "--reason", "x", "--until", until]
@@ -294,8 +300,8 @@ def hand_over(source: Clone, target: Clone) -> None:
     (target.layout.trust / "vex").mkdir(exist_ok=True)
 
 
-def test_second_approver_looks_with_newer_data_and_agrees(robot: Clone, clones: Clones) -> None:
-    _, alice, bob = clones
+def test_second_approver_looks_with_newer_data_and_agrees(people: tuple[Clone, Clone]) -> None:
+    alice, bob = people
     assert alice.run("promote", "web", "--to", "prod", "--json").json["status"] == "proposed"
     hand_over(alice, bob)
     data.write(bob.layout.root / "cve/tracker.json", {**data.tracker(), "other": {}})
@@ -304,8 +310,8 @@ def test_second_approver_looks_with_newer_data_and_agrees(robot: Clone, clones: 
     assert bob.resolves(channel="prod") == WEB
 
 
-def test_second_approver_who_finds_a_cve_refuses(robot: Clone, clones: Clones) -> None:
-    _, alice, bob = clones
+def test_second_approver_who_finds_a_cve_refuses(people: tuple[Clone, Clone]) -> None:
+    alice, bob = people
     alice.run("promote", "web", "--to", "prod")
     hand_over(alice, bob)
     worse = {**data.tracker(), "openssl": {"CVE-2026-99999": data.entry(bookworm=data.release("open", urgency="high"))}}
@@ -313,8 +319,8 @@ def test_second_approver_who_finds_a_cve_refuses(robot: Clone, clones: Clones) -
     refused(bob, "CVE-2026-99999  high  openssl", channel="prod")
 
 
-def test_second_approver_with_other_explanations_or_old_news_does_not_sign(robot: Clone, clones: Clones) -> None:
-    _, alice, bob = clones
+def test_second_approver_with_other_explanations_or_old_news_does_not_sign(people: tuple[Clone, Clone]) -> None:
+    alice, bob = people
     for clone in (alice, bob):
         remember(clone, (BASE_FILES, NGINX))
     explain(alice, "CVE-2026-90001", "pkg:deb/debian/nginx")
@@ -326,8 +332,8 @@ def test_second_approver_with_other_explanations_or_old_news_does_not_sign(robot
     assert bob.run("promote", "web", "--to", "prod", "--json").json["status"] == "promoted"
 
 
-def test_proposal_on_data_that_got_old_meanwhile_is_not_approved(robot: Clone, clones: Clones) -> None:
-    _, alice, bob = clones
+def test_proposal_on_data_that_got_old_meanwhile_is_not_approved(people: tuple[Clone, Clone]) -> None:
+    alice, bob = people
     date_back(alice.layout.root / "cve/tracker.json", days=6, hours=23)
     alice.run("promote", "web", "--to", "prod")
     hand_over(alice, bob)
