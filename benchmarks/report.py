@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+from benchmarks import catalog_report
+from benchmarks.catalog import Measured as CatalogMeasured
 from benchmarks.clock import Measured, median
 from benchmarks.deploy import Deploy
 from benchmarks.factory_bake import TO_DISK
+from benchmarks.figure import PER_SECOND, Figure
 from benchmarks.machine import Machine
 from factory.errors import UsageError
 
@@ -20,8 +23,6 @@ TARGET_PEAK_MIB = 200
 TARGET_RESOLVE = 8.0
 TARGET_RESOLVE_MANY = 1.5
 TARGET_TICKETS_PER_S = 500.0
-
-PER_SECOND = "/s"
 
 
 @dataclass(frozen=True)
@@ -35,33 +36,10 @@ class Quick:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One line of the table. `target` is an upper bound (a rate's: a lower one); None where there is none."""
-
-    name: str
-    value: float
-    unit: str
-    target: float | None = None
-
-    @property
-    def reached(self) -> bool | None:
-        if self.target is None:
-            return None
-        return self.value >= self.target if self.unit == PER_SECOND else self.value <= self.target
-
-    @property
-    def cells(self) -> tuple[str, str, str]:
-        bound = ">=" if self.unit == PER_SECOND else "<="
-        target = "" if self.target is None else f"{bound} {_number(self.target, self.unit)}"
-        verdict = {None: "", True: "reached", False: "MISSED"}[self.reached]
-        return _number(self.value, self.unit), target, verdict
-
-
-@dataclass(frozen=True)
 class Results:
     """A whole measurement; the two sequences are of the same length, and empty where only the quick part ran.
 
-    `quick_on`, `bakes_on`: the days (YYYY-MM-DD) on which the parts were measured.
+    `quick_on`, `bakes_on`, `catalog_on`: the days (YYYY-MM-DD) on which the parts were measured; `catalog` None: not.
     """
 
     machine: Machine
@@ -71,6 +49,8 @@ class Results:
     bakes_on: str = ""
     by_hand: Sequence[Measured] = ()
     by_factory: Sequence[Measured] = ()
+    catalog_on: str = ""
+    catalog: CatalogMeasured | None = None
 
     def figures(self) -> list[Figure]:
         """The figures, medians of the repetitions."""
@@ -81,6 +61,7 @@ class Results:
             Figure("factory --help", quick.help_s, "s", TARGET_HELP_S),
             Figure("  as a multiple of an empty Python program", quick.help_s / quick.python_s, "x"),
             *_deploy_figures(self.deploy),
+            *(() if self.catalog is None else catalog_report.figures(self.catalog)),
         ]
         if not self.by_factory:
             return figures
@@ -117,20 +98,25 @@ class Results:
             "factory": [run.as_json() for run in self.by_factory],
             "quick": vars(self.quick),
             "deploy": vars(self.deploy),
-            "measured": {"quick": self.quick_on, "bakes": self.bakes_on},
+            "catalog": None if self.catalog is None else catalog_report.as_json(self.catalog),
+            "measured": {"quick": self.quick_on, "bakes": self.bakes_on, "catalog": self.catalog_on},
         }  # fmt: skip
 
 
-def with_bakes(results: Results, stored: Mapping[str, Any]) -> Results:
-    """The results of a quick run, with the bakes of an earlier results.json. UsageError where it is of another machine.
+def stored(entry: Mapping[str, Any], machine: Machine) -> Results:
+    """The results of an earlier results.json. UsageError where it is of another machine.
 
     Figures of two machines say nothing beside each other.
     """
-    before = Machine(**stored["machine"])
-    if before != results.machine:
-        raise UsageError(f"the bakes were measured on another machine: {before}", hint="measure everything: make bench")
-    by_hand, by_factory = (tuple(map(Measured.from_json, stored[key])) for key in ("handwritten", "factory"))
-    return replace(results, by_hand=by_hand, by_factory=by_factory, bakes_on=stored["measured"]["bakes"])
+    before = Machine(**entry["machine"])
+    if before != machine:
+        raise UsageError(f"the rest was measured on another machine: {before}", hint="measure everything: make bench")
+    by_hand, by_factory = (tuple(map(Measured.from_json, entry[key])) for key in ("handwritten", "factory"))
+    catalog, on = entry.get("catalog"), entry["measured"]
+    return Results(
+        machine, Quick(**entry["quick"]), Deploy(**entry["deploy"]), on["quick"], on["bakes"], by_hand, by_factory,
+        on.get("catalog", ""), None if catalog is None else catalog_report.from_json(catalog),
+    )  # fmt: skip
 
 
 def _deploy_figures(deploy: Deploy) -> list[Figure]:
@@ -172,7 +158,8 @@ def document(results: Results) -> str:
         "Written by `make bench`; the figures are medians. The machine:",
         f"{results.machine}.",
         f"The bakes were measured on {results.bakes_on}, all the rest (start-up, `factory resolve`, tickets) on",
-        f"{results.quick_on}; `.venv/bin/python -m benchmarks.run --quick --merge` measures that rest anew.",
+        f"{results.quick_on}; `.venv/bin/python -m benchmarks.run --quick --merge` measures that rest anew, and with",
+        "`--catalog` in place of `--quick` the catalog.",
         "",
         "| | | target | |",
         "| --- | ---: | --- | --- |",
@@ -194,6 +181,7 @@ def document(results: Results) -> str:
         f"packages; 20 images are revoked. A ticket is of {results.deploy.checks} checks and a playbook of 40 files,",
         "has three Ed25519 signatures, and is loaded and verified in one process, as are a thousand others.",
         "",
+        *([] if results.catalog is None else catalog_report.document(results.catalog, results.catalog_on)),
         "## Each run",
         "",
         "Seconds. Processor time is that of all processes; load is that of the machine just before.",
@@ -217,13 +205,3 @@ def _runs(title: str, runs: Sequence[Measured]) -> list[str]:
         cells += [f"{run.wall_s:.1f}", f"{run.cpu_s:.1f}", f"{run.load:.1f}"]
         lines.append(f"| {number} | " + " | ".join(cells) + " |")
     return [*lines, ""]
-
-
-def _number(value: float, unit: str) -> str:
-    if unit == "s":
-        return f"{value * 1000:.0f} ms" if value < 2 else f"{value:.1f} s"
-    if unit == PER_SECOND:
-        return f"{value:.0f}{unit}"
-    if unit == "MiB":
-        return f"{value:.0f} MiB"
-    return f"{value:.2f}{unit}" if unit != "x" else f"{value:.1f}x"

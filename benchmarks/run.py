@@ -1,6 +1,7 @@
-"""`make bench`: a hand-written Packer build of `web` against the factory's bake of it; a bake of nothing; a deploy job.
+"""`make bench`: a hand-written Packer build of `web` against the factory's bake of it; a bake of nothing; a deploy job;
+the catalog of a million images.
 
-    python -m benchmarks.run [--repeat N] [--factory DIR] [--scratch DIR] [--quick [--merge]]
+    python -m benchmarks.run [--repeat N] [--factory DIR] [--scratch DIR] [--quick [--merge] | --catalog --merge]
 
 Prints a table; writes `benchmarks/results.json` and `docs/benchmarks.md`. Bakes run on a copy of the factory, the rest
 on factories made for it.
@@ -15,8 +16,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import deploy, factory_bake, handwritten_build, machine, report, unchanged
+from benchmarks import catalog, deploy, factory_bake, handwritten_build, machine, report, unchanged
 from benchmarks.clock import Measured
+from benchmarks.machine import Machine
 from benchmarks.report import Quick, Results
 from benchmarks.scratch import FACTORY, REPOSITORY, copy_of, empty
 from factory.errors import FactoryError
@@ -45,15 +47,29 @@ def main() -> int:
 
 
 def _measure(chosen: argparse.Namespace) -> Results:
-    stored = json.loads(chosen.out.read_text()) if chosen.merge else None
     with empty(chosen.scratch, keep=chosen.keep) as layout:
-        _say("start-up, and a bake of nothing")
-        quick = _quick(layout)
-        _say("a deploy job")
-        results = Results(machine.describe(layout), quick, deploy.measure(layout.state / "deploy"), _today())
-    if stored is not None:
-        return report.with_bakes(results, stored)
-    return results if chosen.quick else _with_bakes(results, chosen)
+        here = machine.describe(layout)
+        before = report.stored(json.loads(chosen.out.read_text()), here) if chosen.merge else None
+        results = _with_catalog(before, layout, chosen) if chosen.catalog else _start(before, layout, here)
+        if not (chosen.quick or chosen.catalog):
+            results = _with_catalog(results, layout, chosen)
+    return results if chosen.quick or chosen.catalog else _with_bakes(results, chosen)
+
+
+def _start(before: Results | None, layout: Layout, here: Machine) -> Results:
+    """Start-up and deploy jobs, with what was measured before."""
+    _say("start-up, and a bake of nothing")
+    quick = _quick(layout)
+    _say("a deploy job")
+    job = deploy.measure(layout.state / "deploy")
+    if before is None:
+        return Results(here, quick, job, _today())
+    return replace(before, quick=quick, deploy=job, quick_on=_today())
+
+
+def _with_catalog(before: Results, layout: Layout, chosen: argparse.Namespace) -> Results:
+    found = catalog.measure(layout.state / "catalog", chosen.catalog_images, _say)
+    return replace(before, catalog=found, catalog_on=_today())
 
 
 def _with_bakes(results: Results, chosen: argparse.Namespace) -> Results:
@@ -89,13 +105,17 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--factory", type=Path, default=REPOSITORY, help="the factory whose caches are copied")
     parser.add_argument("--scratch", type=Path, default=REPOSITORY / ".factory" / "bench", help="where the copy goes")
     parser.add_argument("--keep", action="store_true", help="keep the copy")
-    parser.add_argument("--quick", action="store_true", help="only what needs no bake; writes nothing")
-    parser.add_argument("--merge", action="store_true", help="with --quick: write it, with the bakes of --out as it is")
+    parser.add_argument("--quick", action="store_true", help="only start-up and deploy jobs; writes nothing")
+    parser.add_argument("--catalog", action="store_true", help="only the catalog; goes with --merge")
+    parser.add_argument("--catalog-images", type=int, default=catalog.IMAGES, help="how many images it is to have")
+    parser.add_argument("--merge", action="store_true", help="write what is measured, with the rest of --out as it is")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "benchmarks" / "results.json")
     parser.add_argument("--document", type=Path, default=REPOSITORY / "docs" / "benchmarks.md")
     chosen = parser.parse_args()
-    if chosen.merge and not chosen.quick:
-        parser.error("--merge goes with --quick: a full run measures everything")
+    if chosen.merge and not (chosen.quick or chosen.catalog):
+        parser.error("--merge goes with --quick or --catalog: a full run measures everything")
+    if chosen.catalog and (chosen.quick or not chosen.merge):
+        parser.error("--catalog goes with --merge, and without --quick")
     chosen.factory, chosen.scratch = chosen.factory.resolve(), chosen.scratch.resolve()
     return chosen
 
