@@ -167,23 +167,23 @@ def test_explained_cve_is_let_pass_until_the_explanation_ends(robot: Clone) -> N
         robot.resolves(channel="dev", now=until)
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        {"valid_until": "2026-11-02T00:00:00Z"},
-        {"valid_until": None},
-        {"justification": None, "impact_statement": None},
-        {"status": "affected"},
-        {"products": [{"@id": "pkg:deb/debian/zlib"}]},
-        {"products": [{"@id": "urn:x-factory:image:base"}]},
-        {"timestamp": "2099-01-01T00:00:00Z"},
-    ],
-    ids=["expired", "no end", "no reason", "affected", "another package", "another image", "from the future"],
+NO_EXPLANATION: tuple[dict[str, Any], ...] = (
+    {"valid_until": "2026-11-02T00:00:00Z"},
+    {"valid_until": None},
+    {"justification": None, "impact_statement": None},
+    {"status": "affected"},
+    {"products": [{"@id": "pkg:deb/debian/zlib"}]},
+    {"products": [{"@id": "urn:x-factory:image:base"}]},
+    {"timestamp": "2099-01-01T00:00:00Z"},
 )
-def test_statement_that_does_not_explain_lets_nothing_pass(robot: Clone, more: dict[str, Any]) -> None:
+"""Expired, without an end, without a reason, affected, of another package, of another image, from the future."""
+
+
+def test_statement_that_does_not_explain_lets_nothing_pass(robot: Clone) -> None:
     remember(robot, (BASE_FILES, NGINX))
-    explain(robot, "CVE-2026-90001", "pkg:deb/debian/nginx", **more)
-    refused(robot, "CVE-2026-90001")
+    for more in NO_EXPLANATION:
+        explain(robot, "CVE-2026-90001", "pkg:deb/debian/nginx", **more)
+        refused(robot, "CVE-2026-90001")
 
 
 def test_two_severities_of_one_channel_are_judged_each(robot: Clone) -> None:
@@ -234,20 +234,17 @@ def test_one_old_source_of_several_is_enough_to_refuse(robot: Clone) -> None:
     refused(robot, "cve/osv.json is of")
 
 
-@pytest.mark.parametrize(
-    ("content", "told"), [("{", "cannot be read"), ("<html>", "is a web page"), (None, "cannot be")]
-)
-def test_source_that_cannot_be_read_stops_the_promotion(robot: Clone, content: str | None, told: str) -> None:
+def test_source_that_cannot_be_read_stops_the_promotion(robot: Clone) -> None:
     path = robot.layout.root / "cve/tracker.json"
-    if content is None:
+    for content, told in (("{", "cannot be read"), ("<html>", "is a web page"), (None, "cannot be read")):
         path.unlink()
-    else:
-        path.write_text(content)
-    assert told in robot.run("promote", "web", "--to", "dev", code=3).err
-    assert not (robot.layout.channels / "dev.dsse").exists()
-    told_by: list[str] = []
-    assert promote.promote_verified(robot.layout, WHO, "dev", robot.signing, told_by.append) is None
-    assert any(told in line for line in told_by)
+        if content is not None:
+            path.write_text(content)
+        assert told in robot.run("promote", "web", "--to", "dev", code=3).err
+        assert not (robot.layout.channels / "dev.dsse").exists()
+        heard: list[str] = []
+        assert promote.promote_verified(robot.layout, WHO, "dev", robot.signing, heard.append) is None
+        assert any(told in line for line in heard)
 
 
 def test_waived_requirement_needs_no_source(people: tuple[Clone, Clone]) -> None:
