@@ -289,7 +289,8 @@ class Plan:
 class Status:
     """Where a rollout is. `since`: when its state, in this step, began. `paused`: `operator`, `inconclusive`,
     `deadline`, or empty. `ill_since`: since when the new generation has had too few healthy instances.
-    `no_return_at`: when the point of no return was recorded. `reason`: why it goes or went back."""
+    `flaps`: how often that has begun. `no_return_at`: when the point of no return was recorded. `reason`: why it goes or
+    went back."""
 
     state: State
     since: float
@@ -301,13 +302,15 @@ class Status:
     full: bool = False
     no_baseline: bool = False
     ill_since: float | None = None
+    flaps: int = 0
     no_return_at: float | None = None
     reason: str = ""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known when a decision is made. `healthy`: ids of the instances that can serve. `finding`: of the analysis
+    """What is known when a decision is made. `healthy`: ids of the instances that were seen to serve; `ill`: of those that
+    were seen not to; the others are not known yet. `finding`: of the analysis
     of this step, None where none was asked for. `target_refused`, `old_refused`: why an image may not be launched.
     `orders`: what operators said since the last decision. `unreachable`: why the provider cannot be asked now; the rest
     is then as it was last."""
@@ -315,6 +318,7 @@ class Facts:
     now: float
     observed: Observation
     healthy: frozenset[str] = frozenset()
+    ill: frozenset[str] = frozenset()
     finding: Finding | None = None
     target_refused: str | None = None
     old_refused: str | None = None
