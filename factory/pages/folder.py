@@ -42,7 +42,7 @@ def mine(above: Path) -> Iterator[Copies]:
     except OSError as error:
         raise ToolError(
             f"there is no place for a copy of the catalog: {error.strerror}", where=str(above),
-            hint="the factory's folder, and .factory in it, must be yours to write to",
+            hint="that folder must be yours to write to, and its disk have room: df",
         ) from error  # fmt: skip
     with files.exclusive(folder / _LOCK, wait=False):
         try:

@@ -15,7 +15,7 @@ from factory.pages.plugin.tables import SHOWN
 
 _METHODS = ("GET", "HEAD")
 _PATHS = re.compile(
-    r"/|/image/[0-9a-f]{64}(?:/packages|/lineage|/lineage\.svg)?|/search|/package|/catalog"
+    r"/|/image/[0-9a-f]{64}(?:/packages(?:\.csv|\.json)?|/lineage(?:\.svg)?)?|/search|/package|/catalog"
     rf"|/catalog/(?:{'|'.join(SHOWN)})(?:\.json|\.csv)?|/-/lineage\.css"
     r"|/-/static-plugins/factory\.pages\.plugin/[a-z.-]+"
 )

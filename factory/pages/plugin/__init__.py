@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from datasette import Response, hookimpl
+from datasette.database import QueryInterrupted
 from markupsafe import Markup
 
 from factory import drawing
 from factory.digest import is_digest
-from factory.errors import FactoryError, UsageError
+from factory.errors import CatalogError, FactoryError, UsageError
 from factory.pages.plugin import views, words
 from factory.pages.plugin.tables import DATABASE, SHOWN
 
@@ -23,6 +24,7 @@ def register_routes() -> list[tuple[str, Any]]:
         (r"^/$", views.overview),
         (rf"^/image/{_DIGEST}$", views.image),
         (rf"^/image/{_DIGEST}/packages$", views.image_packages),
+        (rf"^/image/{_DIGEST}/packages\.(?P<form>csv|json)$", views.packages_file),
         (rf"^/image/{_DIGEST}/lineage$", views.lineage),
         (rf"^/image/{_DIGEST}/lineage\.svg$", views.lineage_file),
         (r"^/search$", views.search),
@@ -77,7 +79,9 @@ def extra_template_vars(datasette: Any) -> dict[str, Any]:
 
 @hookimpl  # type: ignore[untyped-decorator]
 def handle_exception(datasette: Any, request: Any, exception: Exception) -> Any:
-    """An error of ours as a page; any other is Datasette's to show."""
+    """An error of ours as a page, and a question that SQLite was not given more time for; others are Datasette's."""
+    if isinstance(exception, QueryInterrupted):
+        exception = CatalogError("that takes too long here", hint="ask for less at once: filter by a column")
     if not isinstance(exception, FactoryError):
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -9,9 +10,10 @@ from urllib.parse import urlencode
 
 from datasette import Response
 
-from factory import drawing
+from factory import drawing, tabular
 from factory.catalog import contents, copies, details, finding, images, packages
 from factory.catalog import lineage as lineages
+from factory.catalog.contents import InstalledPackage
 from factory.catalog.database import Catalog
 from factory.catalog.finding import KnownImage
 from factory.catalog.images import Wanted
@@ -25,6 +27,7 @@ from factory.pages.plugin.words import hex_of
 
 T = TypeVar("T")
 PAGE = 50
+_COLUMNS = ("name", "version", "arch", "source", "source_version")
 LIMIT_S = 10.0
 """So long a page may ask. It takes milliseconds; this is for what nobody foresaw."""
 
@@ -87,15 +90,28 @@ async def image(datasette: Any, request: Any) -> Any:
 async def image_packages(datasette: Any, request: Any) -> Any:
     """The packages of one image, or those whose name or source contains what is asked for."""
     asked = _argument(request, "q").lower()
+    known, held = await _ask(datasette, lambda catalog: _held(catalog, request))
+    shown = [one for one in held if asked in one.name.lower() or asked in one.source.lower()]
+    context = {"image": known, "held": held, "shown": shown, "q": asked}
+    return await _page(datasette, request, "image_packages.html", context)
 
-    def question(catalog: Catalog) -> dict[str, Any]:
-        known = _known(catalog, request)
-        held = [] if known.package_set is None else contents.members(catalog.connection, known.package_set)
-        return {"image": known, "held": held}
 
-    context = await _ask(datasette, question)
-    shown = [one for one in context["held"] if asked in one.name.lower() or asked in one.source.lower()]
-    return await _page(datasette, request, "image_packages.html", {**context, "shown": shown, "q": asked})
+async def packages_file(datasette: Any, request: Any) -> Any:
+    """The packages of one image as a file: CSV, or the document that `factory packages --json` gives."""
+    known, held = await _ask(datasette, lambda catalog: _held(catalog, request))
+    rows = [{name: getattr(one, name) for name in _COLUMNS} for one in held]
+    if request.url_vars["form"] == "json":
+        return Response.json({"digest": known.digest, "packages": rows})
+    out = io.StringIO()
+    tabular.write_csv(out, _COLUMNS, rows)
+    name = f"packages-{hex_of(known.digest)[:12]}.csv"
+    headers = {"content-disposition": f'attachment; filename="{name}"'}
+    return Response(out.getvalue(), headers=headers, content_type="text/csv; charset=utf-8")
+
+
+def _held(catalog: Catalog, request: Any) -> tuple[KnownImage, list[InstalledPackage]]:
+    known = _known(catalog, request)
+    return known, [] if known.package_set is None else contents.members(catalog.connection, known.package_set)
 
 
 async def lineage(datasette: Any, request: Any) -> Any:
