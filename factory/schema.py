@@ -223,6 +223,10 @@ class Table:
         """Whether the key is written."""
         return key in self._data
 
+    def peek(self, key: str) -> Any:
+        """What is written there, whatever it is; None where nothing is. It is still to be asked for."""
+        return self._data.get(key)
+
     def fault(self, key: str, problem: str) -> None:
         """Note a fault of a key's value."""
         self.faults.add(self.at(key), problem)
