@@ -31,6 +31,7 @@ AT_A_TIME = 10_000
 COMMAND = "bake"
 
 _CACHE_KIB = 1_000_000
+_BOOL = ("false", "true")
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ _INSERTS = {
     "runs": "runs (id, started_at, command) VALUES (?, ?, ?)",
     "run_ends": "run_ends (run, ended_at, exit_code) VALUES (?, ?, ?)",
     "events": "events (source, seq, at, actor, authenticated, action, subject, image, record, details, previous)"
-    " VALUES (1, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?)",
+    " VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 }
 
 
@@ -214,7 +215,7 @@ class _Log:
     def __init__(self, connection: sqlite3.Connection) -> None:
         head = chain.head(connection)
         self.length = head.length
-        self._catalog, self._hash, self._actor = head.catalog, packed(head.digest), chain.local_user()
+        self._catalog, self._hash, self._user = head.catalog, packed(head.digest), chain.local_user()
 
     def next(
         self, at: str, action: str, subject: str, image: bytes | None = None, record: bytes | None = None,
@@ -223,14 +224,15 @@ class _Log:
         """The row of the next event. Its hash is of the RFC 8785 JSON that chain.Event.hash makes, written out."""
         self.length += 1
         previous = self._hash
+        actor, authenticated = (self._user, 0) if record is None else (plan.SIGNER, 1)
         escaped = details.replace('"', '\\"')
         said = (
-            f'{{"action":"{action}","actor":"{self._actor}","at":"{at}","attestation":null,"authenticated":false,'
+            f'{{"action":"{action}","actor":"{actor}","at":"{at}","attestation":null,"authenticated":{_BOOL[authenticated]},'
             f'"catalog":"{self._catalog}","details":"{escaped}","image":{_json(image)},"previous":{_json(previous)},'
             f'"record":{_json(record)},"seq":{self.length},"subject":"{subject}"}}'
         )
         self._hash = hashlib.sha256(said.encode()).digest()
-        return (self.length, at, self._actor, action, subject, image, record, details, previous)
+        return (self.length, at, actor, authenticated, action, subject, image, record, details, previous)
 
 
 def _json(digest: bytes | None) -> str:

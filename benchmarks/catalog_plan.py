@@ -134,6 +134,10 @@ def named(kind: str, number: int) -> Digest:
     return Digest(f"sha256:{digest_of(kind, number).hex()}")
 
 
+SIGNER = named("key", 0)
+"""The fingerprint of who signed every ticket, and so is the actor of every bake."""
+
+
 def parent_of(planned: Planned) -> Digest:
     """The digest of an image's parent."""
     return named("base", -1 - planned.parent) if planned.parent < 0 else named("image", planned.parent)
@@ -225,4 +229,5 @@ def recorded(shape: Shape, planned: Planned) -> Recorded:
             InputFile("playbook", f"roles/it/tasks/{n}.yml", named(f"file {n}", shared)) for n in range(_INPUT_FILES)
         ),
         sizes={named("qcow2", number): size_bytes(number)},
+        signers=(SIGNER,),
     )  # fmt: skip

@@ -108,9 +108,10 @@ def by_artifact(catalog: Catalog, digest: Digest) -> KnownImage | None:
     """The image of which a stored file has this digest; None where there is none."""
     sql = (
         f"SELECT {COLUMNS} FROM artifacts JOIN bakes ON bakes.id = bake JOIN images ON images.id = image"  # noqa: S608
-        " WHERE artifacts.digest = ? ORDER BY bakes.id DESC LIMIT 1"
+        " WHERE substr(artifacts.digest, 1, 8) = substr(:digest, 1, 8) AND artifacts.digest = :digest"
+        " ORDER BY bakes.id DESC LIMIT 1"
     )
-    rows = catalog.query(sql, [packed(digest)])
+    rows = catalog.query(sql, {"digest": packed(digest)})
     return of_row(rows[0]) if rows else None
 
 
