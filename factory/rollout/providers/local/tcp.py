@@ -1,0 +1,36 @@
+"""Whether a guest's TCP port is open. QEMU's forward accepts every connection, so QEMU is asked how it went inside."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+
+from factory.errors import ToolError
+from factory.rollout.providers.local.guests import Guest, Guests
+
+_POLL_S = 0.05
+
+
+def is_open(guests: Guests, guest: Guest) -> bool | None:
+    """Whether a connection to the guest's health port came to be inside; None where there is no port yet."""
+    if guest.port is None:
+        return None
+    ends_at = time.monotonic() + min(guests.fleet.health.timeout_s, 2.0)
+    try:
+        with socket.create_connection(("127.0.0.1", guest.port), timeout=1) as connection:
+            ours = connection.getsockname()[1]
+            while time.monotonic() < ends_at:
+                state = state_in(guests.usernet(guest), ours)
+                if state != "SYN_SENT":
+                    return state == "ESTABLISHED"
+                time.sleep(_POLL_S)
+    except (OSError, ToolError):
+        pass
+    return False
+
+
+def state_in(info_usernet: str, source_port: int) -> str | None:
+    """The state of the connection that came from a port of the host (QEMU 7.2: `TCP[STATE] fd address port …`)."""
+    found = re.search(rf"TCP\[(\w+)\]\s+\d+\s+\S+\s+{source_port}\s", info_usernet)
+    return found.group(1) if found else None

@@ -1,0 +1,109 @@
+"""What runs in QEMU's place in quick tests: takes its arguments, and behaves like it where the provider looks.
+
+A real process with a real HTTP server on the forwarded port and QMP on the socket; the "disk" is a JSON file that says
+how its machine behaves: `boot_s` (until then connections are taken and closed, as QEMU's forward does), `status` and
+`body` of /, `starts` (false: QEMU itself fails). A file `sick` in its folder makes it answer 500. `/slow?1.5` takes so
+many seconds; `/credentials` gives back what SMBIOS was given.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from factory.vm.machine import Machine, arguments
+
+BEGAN = time.monotonic()
+
+
+def command(machine: Machine) -> list[str]:
+    """The command line, in the place of QEMU's."""
+    return [sys.executable, __file__, *arguments(machine)[1:]]
+
+
+def disk(path: Path, **behaviour: Any) -> Path:
+    """A golden image that behaves so."""
+    path.write_text(json.dumps(behaviour))
+    return path
+
+
+def main(argv: list[str]) -> None:
+    given = " ".join(argv)
+    (filename,) = re.findall(r'"filename": "([^"]+)", "node-name": "artifact-file"', given)
+    behaves = json.loads(Path(filename).read_text())
+    if not behaves.get("starts", True):
+        sys.exit("qemu-system-x86_64: this disk is not for me")
+    credentials = [Path(path).read_text() for path in re.findall(r"type=11,path=(\S+)", given)]
+    server = Server(("127.0.0.1", 0), handler(behaves, credentials))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    (guest_port,) = re.findall(r"hostfwd=tcp:127\.0\.0\.1:0-:(\d+)", given)
+    row = f"  TCP[HOST_FORWARD]  13       127.0.0.1 {server.server_port}       10.0.2.15 {guest_port}     0     0\n"
+    Path("console.log").open("a").write("booting\n")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("qmp")
+        listener.listen(4)
+        while True:
+            with listener.accept()[0] as connection:
+                converse(connection, row)
+
+
+def converse(connection: socket.socket, usernet: str) -> None:
+    file = connection.makefile("rw")
+    try:
+        print(json.dumps({"QMP": {"version": {}}}), file=file, flush=True)
+        for line in file:
+            asked = json.loads(line)["execute"]
+            said = usernet if asked == "human-monitor-command" else {}
+            print(json.dumps({"event": "NOISE"}), json.dumps({"return": said}), sep="\n", file=file, flush=True)
+            if asked == "quit":
+                os._exit(0)
+    except (OSError, ValueError):
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is no news."""
+
+
+def handler(behaves: dict[str, Any], credentials: list[str]) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle(self) -> None:
+            if time.monotonic() - BEGAN >= behaves.get("boot_s", 0):
+                super().handle()
+
+        def do_GET(self) -> None:
+            status, body = behaves.get("status", 200), behaves.get("body", "")
+            if self.path.startswith("/slow?"):
+                time.sleep(float(self.path.partition("?")[2]))
+            if self.path == "/credentials":
+                body = "\n".join(credentials)
+            if Path("sick").exists():
+                status = 500
+            data = body.encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    return Handler
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
