@@ -1,0 +1,156 @@
+"""Fleets on AWS: EC2 Auto Scaling groups behind the weighted target groups of an Application Load Balancer.
+
+A generation has, in each region, one launch template (pinned to the AMI of one signed digest), one Auto Scaling group
+and one target group, under names that are functions of fleet and generation. What is there is found by tag, each time:
+nothing is remembered here between two calls, so a call may be repeated, from another machine too, after any crash.
+`table` reads the fleet's table, `asking` says what stands in the way, `state` looks, `making`, `traffic` and `retiring`
+act; `calls` speaks to AWS. There is no way to enter or change an instance.
+
+Several regions: instances are spread evenly and launched everywhere at once. Traffic is shifted region by region, in
+order and `wait_s` apart, where the newest generation gets more; it goes back in all of them at once. `shift` never
+waits itself: it does what is due and is called again until `observe` says that every region has it. When a region was
+shifted is kept in a tag on its listener or rule, so that the wait outlives the process.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from factory.errors import ProviderError
+from factory.model import Layout
+from factory.rollout.model import FleetSpec, Generation, Observation
+from factory.rollout.providers.aws import asking, names, table, traffic
+from factory.rollout.providers.aws.calls import Calls, Clock, Connect, connector
+from factory.rollout.providers.aws.making import Maker
+from factory.rollout.providers.aws.retiring import Remover
+from factory.rollout.providers.aws.state import Seen, see
+from factory.rollout.providers.aws.table import AwsSpec, Region
+from factory.rollout.providers.aws.traffic import Memory
+from factory.schema import Faults
+
+
+def connect(layout: Layout, fleet: FleetSpec) -> AwsProvider:
+    """The provider of a fleet; asks nothing yet. Raises SpecError where `[fleet.NAME.aws]` is at fault, ProviderError
+    where boto3 is not installed."""
+    path = layout.root / "fleets.toml"
+    faults = Faults(path.name, path.read_text(errors="replace") if path.is_file() else "")
+    spec = table.read(fleet, faults)
+    faults.check()
+    return AwsProvider(fleet, spec, connector())
+
+
+@dataclass(frozen=True)
+class AwsProvider:
+    """One fleet. A `Provider`."""
+
+    fleet: FleetSpec
+    spec: AwsSpec
+    reach: Connect
+    clock: Clock = field(default_factory=Clock)
+
+    def faults(self, image_arch: str) -> list[str]:
+        """Why this fleet cannot be run: credentials, and what has to be there beforehand in each region."""
+        return asking.faults(self.fleet, self.spec, image_arch, self._calls)
+
+    def observe(self) -> Observation:
+        """All instances of all regions; `healthy` as their target groups say. Ids are REGION/INSTANCE."""
+        seen = [see(self._calls(one.name), self.fleet.name, one, health=True) for one in self.spec.regions]
+        carried = [traffic.carried(one.front, one.generations, one.present) for one in seen]
+        return Observation(
+            instances=tuple(instance for one in seen for instance in one.instances(self.spec.check.port)),
+            weights=traffic.together(carried),
+        )
+
+    def launch(self, generation: Generation, count: int) -> None:
+        """Bring a generation up to `count`, spread over the regions. More than that are left as they are."""
+        seen = {one: see(self._calls(one.name), self.fleet.name, one) for one in self.spec.regions}
+        for one in seen.values():
+            self._check_image(one, generation)
+        there = {region: one.effective(generation.number) for region, one in seen.items()}
+        for region, more in _spread(there, count).items():
+            maker = Maker(self._calls(region.name), self.fleet, self.spec, region)
+            maker.launch(seen[region], generation, more)
+
+    def shift(self, weights: Mapping[int, int], draining: Iterable[str] = ()) -> None:
+        """Do of a shift what is due now. `draining` is left to `retire`, which waits for requests to end."""
+        asked = {number: weight for number, weight in weights.items() if weight}
+        for index, region in enumerate(self.spec.regions):
+            calls = self._calls(region.name)
+            seen = see(calls, self.fleet.name, region)
+            shifted_at = self._shift_region(calls, seen, asked)
+            is_last = index + 1 == len(self.spec.regions)
+            if shifted_at and not is_last and calls.clock.now() - shifted_at < self.spec.wait_s:
+                return
+
+    def _shift_region(self, calls: Calls, seen: Seen, asked: Mapping[int, int]) -> int:
+        """Bring one region to what is asked of it; when that was done, or 0 if nobody needs to wait after it."""
+        actual, wanted = seen.front.percent(seen.generations), traffic.fitted(asked, seen.present)
+        memory = seen.front.memory
+        if actual == wanted and memory is not None and memory.asked == asked:
+            return memory.at
+        # Where it is so already but the memory says otherwise (its tag is not seen yet), the wait begins anew.
+        before = actual if actual != wanted or memory is None else traffic.fitted(memory.asked, seen.present)
+        at = math.ceil(calls.clock.now()) if traffic.rises(wanted, before) else 0
+        front = traffic.remember(calls, seen.front, Memory(asked, at))
+        if actual != wanted:
+            traffic.send(calls, front, self._named(seen, wanted))
+        return at
+
+    def _named(self, seen: Seen, wanted: Mapping[int, int]) -> dict[str, int]:
+        """The weights by target group. Those that get nothing stay named, the newest first, so that they are
+        health-checked and traffic can go back to them."""
+        if not wanted:
+            return {}
+        found: dict[str, int] = {}
+        for number, weight in sorted(wanted.items(), reverse=True):
+            arn = seen.target_group(number)
+            if arn is None:
+                raise ProviderError(
+                    f"generation {number} has no target group", where=f"fleet.{self.fleet.name}, {seen.region.name}"
+                )
+            found[arn] = weight
+        for arn, number in sorted(seen.generations.items(), key=lambda item: -item[1]):
+            if number in seen.present and len(found) < traffic.MOST_NAMED:
+                found.setdefault(arn, 0)
+        return found
+
+    def retire(self, instances: Iterable[str]) -> None:
+        """End instances, and remove what their generations had once nothing of it is left; with no instances named,
+        only the latter. Called again while they end, it finds what can be removed by then."""
+        ids: dict[str, set[str]] = {}
+        named = tuple(instances)
+        for one in named:
+            place, _, instance = one.partition("/")
+            ids.setdefault(place, set()).add(instance)
+        for region in self.spec.regions:
+            calls = self._calls(region.name)
+            seen = see(calls, self.fleet.name, region)
+            remover = Remover(calls, self.fleet.name)
+            mine = ids.get(region.name, set())
+            remover.end(seen, mine)
+            remover.clear(seen, seen.generations_of(mine) if named else seen.groups)
+
+    def _check_image(self, seen: Seen, generation: Generation) -> None:
+        """A generation never names two images."""
+        group = seen.groups.get(generation.number)
+        if group is not None and names.digest_of(group.tags) != generation.image.digest:
+            raise ProviderError(
+                f"generation {generation.number} of {self.fleet.name} is of {group.tags.get(names.DIGEST)}",
+                where=seen.region.name,
+                hint="another factory has a fleet of this name here, or this one lost its catalog",
+            )
+
+    def _calls(self, region: str) -> Calls:
+        return Calls(region, self.reach, self.clock)
+
+
+def _spread(there: Mapping[Region, int], count: int) -> dict[Region, int]:
+    """How many more each region gets, so that there are `count` together, as even as can be; the first ones first.
+    Regions that get none are left out."""
+    more = dict.fromkeys(there, 0)
+    for _ in range(count - sum(there.values())):
+        least = min(there, key=lambda region: there[region] + more[region])
+        more[least] += 1
+    return {region: number for region, number in more.items() if number}

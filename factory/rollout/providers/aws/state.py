@@ -1,0 +1,208 @@
+"""What a fleet has in one region, read from AWS and told apart: its Auto Scaling groups, instances, targets, traffic.
+
+Only looks. Everything is found by tag, never remembered; what several services say of one instance is put together
+here. A group lists an instance before EC2 does, and the other way about, since neither is consistent at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from factory.rollout.model import Instance, InstanceState
+from factory.rollout.providers.aws import names, traffic
+from factory.rollout.providers.aws.calls import NO_SUCH_TARGET_GROUP, Calls, Refusal
+from factory.rollout.providers.aws.table import Region
+from factory.rollout.providers.aws.traffic import Front
+
+_OVER = frozenset({"shutting-down", "terminated"})
+_STOPPING = _OVER | {"stopping", "stopped"}
+_TAGS_AT_ONCE = 20
+"""Resources that ELB describes the tags of in one request."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """An Auto Scaling group of the fleet. `members`: instance -> its state of life in the group."""
+
+    name: str
+    tags: Mapping[str, str]
+    least: int
+    desired: int
+    members: Mapping[str, str]
+    target_groups: tuple[str, ...]
+
+    @property
+    def generation(self) -> int | None:
+        """Which generation it is of."""
+        return names.generation_of(self.tags)
+
+    @property
+    def staying(self) -> frozenset[str]:
+        """The members that it is not letting go."""
+        return frozenset(one for one, life in self.members.items() if not _leaves(life))
+
+
+def _leaves(life: str) -> bool:
+    return life.startswith(("Terminat", "Detach"))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A fleet in one region. `machines`: what EC2 says, by id, also of instances that ended a short while ago.
+    `generations`: ARN of a target group -> generation. `health`: instance -> what its target group says of it."""
+
+    region: Region
+    groups: Mapping[int, Group]
+    machines: Mapping[str, Mapping[str, Any]]
+    front: Front
+    generations: Mapping[str, int]
+    health: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def present(self) -> frozenset[int]:
+        """The generations that are to have instances here."""
+        return frozenset(number for number, group in self.groups.items() if group.desired or group.staying)
+
+    def target_group(self, generation: int) -> str | None:
+        """The ARN of a generation's target group."""
+        return next((arn for arn, number in self.generations.items() if number == generation), None)
+
+    def state_of(self, instance: str) -> str:
+        """What EC2 says of an instance; `unseen` where it does not show it (yet)."""
+        machine = self.machines.get(instance)
+        return str(machine["State"]["Name"]) if machine is not None else "unseen"
+
+    def dead(self, group: Group) -> frozenset[str]:
+        """Members that a group still counts although they serve no more."""
+        return frozenset(one for one in group.staying if self.state_of(one) in _STOPPING)
+
+    def effective(self, generation: int) -> int:
+        """How many instances a generation has or is getting here."""
+        group = self.groups.get(generation)
+        if group is None:
+            return 0
+        dead = len(self.dead(group))
+        return max(group.desired, len(group.staying)) - dead
+
+    def generations_of(self, instances: Iterable[str]) -> frozenset[int]:
+        """Which generations instances are of, also those that ended."""
+        found = set()
+        for one in instances:
+            tags = names.from_list(self.machines[one].get("Tags")) if one in self.machines else {}
+            found.add(names.generation_of(tags))
+            found |= {number for number, group in self.groups.items() if one in group.members}
+        return frozenset(number for number in found if number is not None)
+
+    def is_empty(self, generation: int) -> bool:
+        """Whether nothing of a generation is left here that lives or is to live."""
+        group = self.groups.get(generation)
+        if group is not None and (group.desired or group.members):
+            return False
+        mine = (m for m in self.machines.values() if names.generation_of(names.from_list(m.get("Tags"))) == generation)
+        return all(machine["State"]["Name"] == "terminated" for machine in mine)
+
+    def instances(self, port: int) -> list[Instance]:
+        """Everything that is, as the engine sees it. An instance that ended is told as stopping for as long as what its
+        generation had (group, target group) is still there, so that retiring goes on until that is gone too."""
+        members = {one: group for group in self.groups.values() for one in group.members}
+        found = []
+        for one in sorted({*self.machines, *members}):
+            machine, group = self.machines.get(one), members.get(one)
+            tags = names.from_list(machine.get("Tags")) if machine is not None else dict(group.tags) if group else {}
+            number = names.generation_of(tags)
+            state = self._state(one, group.members[one] if group is not None else None, number)
+            if state is None:
+                continue
+            found.append(
+                Instance(
+                    id=f"{self.region.name}/{one}",
+                    generation=number or 0,
+                    digest=names.digest_of(tags),
+                    state=state,
+                    launched_at=machine["LaunchTime"].timestamp() if machine is not None else 0.0,
+                    address=_address(machine, port) if state == "running" else None,
+                    healthy=self.health.get(one) == "healthy",
+                )
+            )
+        return found
+
+    def _state(self, instance: str, life: str | None, generation: int | None) -> InstanceState | None:
+        said = self.state_of(instance)
+        if said == "terminated":
+            group = self.groups.get(generation or 0)
+            has_remains = group is not None and not group.desired and not group.staying
+            return "stopping" if has_remains else None
+        if said in _STOPPING or (life is not None and _leaves(life)):
+            return "stopping"
+        if said in ("pending", "unseen") or (life is not None and life.startswith("Pending")):
+            return "pending"
+        return "running"
+
+
+def _address(machine: Mapping[str, Any] | None, port: int) -> str | None:
+    address = machine.get("PrivateIpAddress") if machine is not None else None
+    return f"{address}:{port}" if address else None
+
+
+# --- asking
+
+
+def see(calls: Calls, fleet: str, region: Region, *, health: bool = False) -> Seen:
+    """What a fleet has in a region; what its target groups say of the instances only where asked for."""
+    by_tag = [{"Name": f"tag:{names.FLEET}", "Values": [fleet]}]
+    groups = {
+        group.generation: group
+        for group in map(
+            _group, calls.all("autoscaling", "describe_auto_scaling_groups", "AutoScalingGroups", Filters=by_tag)
+        )
+        if group.generation is not None
+    }
+    reservations = calls.all("ec2", "describe_instances", "Reservations", Filters=by_tag)
+    machines = {machine["InstanceId"]: machine for one in reservations for machine in one.get("Instances", ())}
+    front = traffic.look(calls, region)
+    generations = _generations(calls, fleet, groups, front)
+    seen = Seen(region, groups, machines, front, generations)
+    if not health:
+        return seen
+    said: dict[str, str] = {}
+    for arn in generations:
+        said |= _health(calls, arn)
+    return Seen(region, groups, machines, front, generations, said)
+
+
+def _group(said: Mapping[str, Any]) -> Group:
+    return Group(
+        name=said["AutoScalingGroupName"],
+        tags=names.from_list(said.get("Tags")),
+        least=said["MinSize"],
+        desired=said["DesiredCapacity"],
+        members={one["InstanceId"]: one["LifecycleState"] for one in said.get("Instances", ())},
+        target_groups=tuple(said.get("TargetGroupARNs", ())),
+    )
+
+
+def _generations(calls: Calls, fleet: str, groups: Mapping[int, Group], front: Front) -> dict[str, int]:
+    """The target groups of the fleet that its groups or its front name, and whose they are."""
+    found = {arn: number for number, group in groups.items() for arn in group.target_groups}
+    others = [arn for arn in front.weights if arn not in found]
+    for start in range(0, len(others), _TAGS_AT_ONCE):
+        described = calls.ask("elbv2", "describe_tags", ResourceArns=others[start : start + _TAGS_AT_ONCE])
+        for one in described["TagDescriptions"]:
+            tags = names.from_list(one.get("Tags"))
+            number = names.generation_of(tags)
+            if tags.get(names.FLEET) == fleet and number is not None:
+                found[one["ResourceArn"]] = number
+    return found
+
+
+def _health(calls: Calls, target_group: str) -> dict[str, str]:
+    try:
+        said = calls.ask("elbv2", "describe_target_health", TargetGroupArn=target_group)
+    except Refusal as refusal:
+        if refusal.code != NO_SUCH_TARGET_GROUP:
+            raise
+        return {}  # it was deleted, or is not seen everywhere yet
+    return {one["Target"]["Id"]: one["TargetHealth"]["State"] for one in said["TargetHealthDescriptions"]}
