@@ -15,7 +15,7 @@ from pathlib import Path
 from factory import spec
 from factory.catalog import holdings
 from factory.catalog.database import Catalog
-from factory.compliance.holders import Asked, Holder, Unknown, holders
+from factory.compliance.holders import SHOWN_NAMES, Asked, Holder, Unknown, holders
 from factory.cve import data, matching, severity, vex
 from factory.cve.data import Knowledge
 from factory.cve.matching import Finding
@@ -173,21 +173,25 @@ def _rows(units: Iterable[_Unit], knowledge: Knowledge, now: datetime) -> Iterat
 
 
 def _merged(rows: Iterable[Row]) -> Iterator[Row]:
-    """The rows that say the same of different sets as one each."""
-    found: dict[object, Row] = {}
+    """The rows that say the same of different sets as one each, with a few of the images."""
+    found: dict[object, list[Row]] = {}
     for row in rows:
-        key = (replace(row.finding, binaries=()), row.status, row.explanation and row.explanation.by)
-        before = found.get(key)
-        if before is not None:
-            binaries = tuple(sorted({*before.finding.binaries, *row.finding.binaries}))
-            row = replace(
-                row,
-                finding=replace(row.finding, binaries=binaries),
-                who=tuple(dict.fromkeys((*before.who, *row.who))),
-                images=before.images + row.images,
-            )
-        found[key] = row
-    yield from found.values()
+        one = row.finding
+        by = None if row.explanation is None else id(row.explanation.by)
+        key = (one.id, one.package, one.version, one.severity, one.fixed, one.undetermined, row.status, by)
+        found.setdefault(key, []).append(row)
+    for same in found.values():
+        if len(same) == 1:
+            yield same[0]
+            continue
+        binaries = {name for row in same for name in row.finding.binaries}
+        who = dict.fromkeys(name for row in same for name in row.who)
+        yield replace(
+            same[0],
+            finding=replace(same[0].finding, binaries=tuple(sorted(binaries))),
+            who=tuple(who)[:SHOWN_NAMES],
+            images=sum(row.images for row in same),
+        )
 
 
 def option_path(text: str) -> str:

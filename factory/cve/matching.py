@@ -45,7 +45,7 @@ class Matcher:
 
     def __init__(self, advisories: Iterable[Advisory]) -> None:
         self._of: dict[tuple[str | None, str], list[Advisory]] = defaultdict(list)
-        self._known: dict[tuple[str, str, str], tuple[Finding, ...]] = {}
+        self._known: dict[tuple[str, str, str, tuple[str, ...]], tuple[Finding, ...]] = {}
         for advisory in advisories:
             self._of[advisory.suite, advisory.package].append(advisory)
 
@@ -55,16 +55,17 @@ class Matcher:
         for package in packages:
             binaries[tracked(package.source, package.source_version)].add(package.name)
         found = [
-            replace(finding, binaries=tuple(sorted(binaries[source, version])))
-            for source, version in binaries
-            for finding in self._of_source(source, version, suite)
+            finding
+            for (source, version), names in binaries.items()
+            for finding in self._of_source(source, version, suite, tuple(sorted(names)))
         ]
         return sorted(found, key=order)
 
-    def _of_source(self, source: str, version: str, suite: str) -> tuple[Finding, ...]:
-        key = (source, version, suite)
+    def _of_source(self, source: str, version: str, suite: str, binaries: tuple[str, ...]) -> tuple[Finding, ...]:
+        key = (source, version, suite, binaries)
         if key not in self._known:
-            self._known[key] = tuple(self._match(*key))
+            found = self._match(source, version, suite)
+            self._known[key] = tuple(replace(finding, binaries=binaries) for finding in found)
         return self._known[key]
 
     def _match(self, source: str, version: str, suite: str) -> Iterable[Finding]:
