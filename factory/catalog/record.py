@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,7 @@ def recover(catalog: Catalog, layout: Layout, publish: Publish | None = None) ->
     """Bring what killed processes left half recorded to its end; what was done, or is for people to look at."""
     with files.exclusive(_guard(layout)):
         files.temporary_of(layout.lock).unlink(missing_ok=True)
-        rows = catalog.query("SELECT id, old, record FROM open_intents ORDER BY id")
+        rows = catalog.query("SELECT id, old, record FROM open_intents JOIN intent_records ON intent = id ORDER BY id")
         return [
             _recover(catalog, layout, row["id"], lockfile.loads(row["old"]), _from_json(row["record"]), publish)
             for row in rows
@@ -159,18 +159,11 @@ def _require_artifacts(layout: Layout, record: BakeRecord) -> None:
 def _begin(catalog: Catalog, record: BakeRecord, lock: Lock) -> int:
     old = lockfile.with_entries(Lock(), [found for entry in record.entries if (found := _entry(lock, entry))])
     with catalog.writing() as database:
-        return _id(
-            database.table("intents").insert(
-                {
-                    "run": record.run,
-                    "name": record.image.name,
-                    "arch": record.image.arch,
-                    "began_at": now(),
-                    "old": lockfile.dumps(old),
-                    "record": _to_json(record),
-                }
-            )
-        )
+        row = {"run": record.run, "name": record.image.name, "arch": record.image.arch, "began_at": now()}
+        intent = _id(database.table("intents").insert(row))
+        wanted = {"intent": intent, "old": lockfile.dumps(old), "record": _to_json(record)}
+        database.table("intent_records").insert(wanted)
+        return intent
 
 
 def _id(inserted: Table) -> int:
@@ -187,6 +180,7 @@ def _abandon(catalog: Catalog, intent: int, message: str) -> str:
 
 def _end(database: Database, intent: int, outcome: str, message: str = "") -> None:
     database.table("intent_ends").insert({"intent": intent, "ended_at": now(), "outcome": outcome, "message": message})
+    database.conn.execute("DELETE FROM intent_records WHERE intent = ?", [intent])
 
 
 def _finish(catalog: Catalog, layout: Layout, record: BakeRecord, intent: int, outcome: str, message: str = "") -> None:
@@ -253,8 +247,14 @@ def _alone(entry: LockedBase | LockedImage) -> str:
 
 
 def _to_json(record: BakeRecord) -> str:
-    plain = {**asdict(replace(record, base=None)), "image": _alone(record.image)}
-    return json.dumps({**plain, "base": None if record.base is None else _alone(record.base)}, sort_keys=True)
+    plain = {
+        **vars(record),
+        "image": _alone(record.image),
+        "base": None if record.base is None else _alone(record.base),
+        "packages": [vars(package) for package in record.packages],
+        "inputs": [vars(file) for file in record.inputs],
+    }
+    return json.dumps(plain, sort_keys=True)
 
 
 def _from_json(text: str) -> BakeRecord:

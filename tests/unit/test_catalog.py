@@ -8,15 +8,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from factory import lockfile, proc
-from factory.catalog import attestations, events, fleets, lookups, migrations, record
+from factory.catalog import attestations, contents, events, fleets, lookups, migrations, record
 from factory.catalog.clock import now
 from factory.catalog.contents import InputFile, InstalledPackage
 from factory.catalog.database import Catalog
 from factory.catalog.pending import pending
 from factory.catalog.record import BakeRecord, record_bake, recover
-from factory.digest import Digest, of_bytes, packed
+from factory.digest import Digest, of_bytes, of_json, packed
 from factory.errors import CatalogError, LockError, StoreError
 from factory.model import Layout, Lock, LockedBase, LockedImage, Package
 from factory.store import Store
@@ -99,6 +101,23 @@ def test_record_bake_writes_lock_and_catalog(layout: Layout) -> None:
             {"source": "nginx", "source_version": "1.22.1-9"}
         ]
     assert not pending(layout.catalog)
+
+
+def test_record_bake_leaves_nothing_of_what_was_written_ahead(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Catalog.open(layout.catalog) as catalog:
+        record_bake(catalog, layout, bake(layout))
+        assert catalog.query("SELECT * FROM intent_records") == []
+        crash(catalog, layout, bake(layout, content=b"2"), "lock", monkeypatch)
+        assert len(catalog.query("SELECT * FROM intent_records")) == 1
+        recover(catalog, layout)
+        assert catalog.query("SELECT * FROM intent_records") == []
+
+
+@given(st.lists(st.tuples(*[st.text(st.characters(exclude_categories=["Cs"]))] * 5), max_size=5))
+def test_digest_of_a_package_set_is_of_canonical_json(said: list[tuple[str, ...]]) -> None:
+    packages = [InstalledPackage(*one) for one in said]
+    plain = sorted({("deb", one.name, one.arch, one.version, one.source, one.source_version, "") for one in packages})
+    assert contents.set_digest(packages) == of_json([list(one) for one in plain])
 
 
 def test_record_bake_again_with_the_same_digest_adds_a_bake_only(layout: Layout) -> None:
@@ -257,7 +276,7 @@ def test_every_table_refuses_to_forget(layout: Layout) -> None:
             database.table("image_accounts").insert({"image": 1, "source": 1, **named})
     with closing(sqlite3.connect(layout.catalog)) as connection:
         names = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'package_search%'"
-        tables = {row[0] for row in connection.execute(names)} - {"package_set_counts"}
+        tables = {row[0] for row in connection.execute(names)} - {"package_set_counts", "intent_records"}
         assert len(tables) == 29
         for table in sorted(tables):
             column = connection.execute(f"SELECT name FROM pragma_table_info('{table}')").fetchone()[0]
@@ -304,9 +323,17 @@ def test_catalog_of_the_first_version_keeps_what_it_holds(layout: Layout, monkey
         patch.setattr(migrations, "MIGRATIONS", migrations.MIGRATIONS[:1])
         with Catalog.open(layout.catalog) as catalog, catalog.writing() as database:
             database.table("runs").insert({"id": "r", "started_at": now(), "command": "x"})
+            for number in (1, 2):
+                intent = {"id": number, "run": "r", "name": "web", "arch": "amd64", "began_at": now()}
+                database.table("intents").insert({**intent, "old": f"old {number}", "record": "{}"})
+            end = {"intent": 1, "ended_at": now(), "outcome": "done", "message": ""}
+            database.table("intent_ends").insert(end)
     with Catalog.open(layout.catalog) as catalog:
         assert [run.id for run in events.runs(catalog)] == ["r"]
         assert attestations.index(catalog, [revocation()]) == 1
+        assert catalog.query("SELECT * FROM intent_records") == [{"intent": 2, "old": "old 2", "record": "{}"}]
+        assert [row["id"] for row in catalog.query("SELECT id FROM open_intents")] == [2]
+        assert len(catalog.query("SELECT id FROM intents")) == 2
 
 
 def test_writing_that_raises_writes_nothing(layout: Layout) -> None:

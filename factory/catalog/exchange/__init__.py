@@ -15,6 +15,7 @@ SPEC, INPUTS, IMAGE, ACCOUNT, ATTESTATION, END = "spec", "inputs", "image", "acc
 
 LEFT_OUT = {
     "intents": "what a bake was about to record: only the folder it baked in can end it",
+    "intent_records": "the same",
     "intent_ends": "the same",
     "edges": "they follow from the bakes",
     "package_set_counts": "counted anew",

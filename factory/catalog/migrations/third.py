@@ -204,6 +204,18 @@ INSERT INTO runs (id, started_at, command) SELECT id, started_at, command FROM o
 INSERT INTO run_ends (run, ended_at, exit_code) SELECT run, ended_at, exit_code FROM old_run_ends ORDER BY rowid;
 DROP TABLE old_run_ends;
 DROP TABLE old_runs;
+CREATE TABLE intent_records (   -- of an intent that has no end yet; then it is gone: the tables have it, in less room
+    intent INTEGER PRIMARY KEY REFERENCES intents(id),
+    old TEXT NOT NULL,          -- the entries it found, as a lock
+    record TEXT NOT NULL        -- JSON: the whole of what is to be recorded
+) STRICT;
+INSERT INTO intent_records SELECT id, old, record FROM open_intents;
+DROP VIEW open_intents;
+ALTER TABLE intents DROP COLUMN old;
+ALTER TABLE intents DROP COLUMN record;
+CREATE VIEW open_intents AS
+    SELECT * FROM intents WHERE NOT EXISTS (SELECT 1 FROM intent_ends WHERE intent_ends.intent = intents.id);
+
 ALTER TABLE tasks ADD COLUMN source INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE checks ADD COLUMN source INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE bases ADD COLUMN source INTEGER NOT NULL DEFAULT 1;
