@@ -91,10 +91,9 @@ def fault_of(event: Event, before: int, last: Digest) -> Break | None:
     if event.seq != before + 1:
         return Break(event.seq, "events before it are missing", f"event {before + 1}", f"event {event.seq}")
     if event.previous != last:
-        what = "it is the first, and names one before it" if before == 0 else f"it does not follow event {before} as"
-        what += (
-            "" if before == 0 else " that stands here: one of the two was changed, or one between them was taken out"
-        )
+        what = f"it does not follow event {before} as that stands here: one of the two was changed"
+        if before == 0:
+            what = "it is the first, and names one before it"
         return Break(event.seq, what, last, event.previous)
     return None
 

@@ -141,6 +141,12 @@ def _canonical(said: Mapping[str, Any]) -> bytes:
     return _encode(said).encode()
 
 
+def of_row(row: Mapping[str, Any]) -> Digest:
+    """The digest of a row, for the details of the event that tells of it (`row`): of its columns but ids and source."""
+    plain = {name: value.hex() if isinstance(value, bytes) else value for name, value in row.items()}
+    return digests.of_bytes(_canonical(plain))
+
+
 def local_user() -> str:
     """The name of the user this process runs as, or its number."""
     try:

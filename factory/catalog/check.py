@@ -100,6 +100,19 @@ def _records(connection: sqlite3.Connection) -> Iterator[str]:
         yield from records.faults(connection, source)
 
 
+def _images(connection: sqlite3.Connection) -> Iterator[str]:
+    """An image is called, and was recorded, as its first bake says; a base is of the architecture of a child."""
+    sql = (
+        "SELECT name, digest FROM images WHERE kind = 'image' AND recorded_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM"
+        " bakes WHERE image = images.id AND baked_at = recorded_at AND bakes.name = images.name"
+        " AND bakes.arch = images.arch) UNION ALL SELECT name, digest FROM images WHERE (kind <> 'image' OR recorded_at"
+        " IS NULL) AND NOT EXISTS (SELECT 1 FROM edges JOIN bakes ON bakes.image = child WHERE edges.parent = images.id"
+        " AND bakes.arch = images.arch)"
+    )
+    for name, digest in connection.execute(sql):
+        yield f"no bake says of {unpacked(digest)} what the catalog says of it ({name[:80]})"
+
+
 def _contents(connection: sqlite3.Connection) -> Iterator[str]:
     """What is stored once under its digest has that digest."""
     for identity, digest, size in connection.execute("SELECT id, digest, size FROM package_sets"):
@@ -195,6 +208,7 @@ _CHECKS: tuple[tuple[str, str, _Check], ...] = (
     (DAMAGED, "references", _references),
     (DAMAGED, "schema", _schema),
     (TAMPERED, "records", _records),
+    (TAMPERED, "images", _images),
     (TAMPERED, "contents", _contents),
     (TAMPERED, "signed", _signed),
     (TAMPERED, "rows", told.faults),

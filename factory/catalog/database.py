@@ -51,6 +51,7 @@ class Catalog:
                     _refuse_foreign(connection, path, version)
                     with files.exclusive(_guard(path)):
                         _migrate(connection)
+                connection.execute("PRAGMA journal_mode = WAL")  # it has another where a backup was put in its place
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.execute("PRAGMA foreign_keys = ON")
                 return cls.over(connection, path)

@@ -55,15 +55,18 @@ class Check:
 def begin_run(catalog: Catalog, run: str, command: str) -> None:
     """Note that a run has begun."""
     with catalog.writing() as database:
-        database.table("runs").insert({"id": run, "started_at": now(), "command": command})
-        chain.append(database.conn, chain.Entry("began run", command, details={"run": run}))
+        row = {"id": run, "started_at": now(), "command": command}
+        database.table("runs").insert(row)
+        chain.append(database.conn, chain.Entry("began run", command, details={"run": run, "row": chain.of_row(row)}))
 
 
 def end_run(catalog: Catalog, run: str, exit_code: int) -> None:
     """Note how a run ended."""
     with catalog.writing() as database:
-        database.table("run_ends").insert({"run": run, "ended_at": now(), "exit_code": exit_code})
-        chain.append(database.conn, chain.Entry("ended run", run, details={"exit_code": exit_code}))
+        row = {"run": run, "ended_at": now(), "exit_code": exit_code}
+        database.table("run_ends").insert(row)
+        details = {"exit_code": exit_code, "row": chain.of_row(row)}
+        chain.append(database.conn, chain.Entry("ended run", run, details=details))
 
 
 def add_tasks(catalog: Catalog, run: str, image: tuple[str, str], tasks: Iterable[Task]) -> None:

@@ -38,46 +38,42 @@ class Instance:
 def begin_rollout(catalog: Catalog, rollout: Rollout) -> None:
     """Note that a rollout has begun. CatalogError where one of this id is known."""
     with catalog.writing() as database:
-        database.table("rollouts").insert(
-            {
-                "id": rollout.id,
-                "fleet": rollout.fleet,
-                "from_digest": rollout.from_digest and packed(rollout.from_digest),
-                "to_digest": packed(rollout.to_digest),
-                "started_at": text(rollout.started_at),
-            }
-        )
-        entry = chain.Entry("began rollout", rollout.fleet, rollout.to_digest, details={"rollout": rollout.id})
-        chain.append(database.conn, entry)
+        row = {
+            "id": rollout.id,
+            "fleet": rollout.fleet,
+            "from_digest": rollout.from_digest and packed(rollout.from_digest),
+            "to_digest": packed(rollout.to_digest),
+            "started_at": text(rollout.started_at),
+        }
+        database.table("rollouts").insert(row)
+        details = {"rollout": rollout.id, "row": chain.of_row(row)}
+        chain.append(database.conn, chain.Entry("began rollout", rollout.fleet, rollout.to_digest, details=details))
 
 
 def end_rollout(catalog: Catalog, rollout: str, ended_at: datetime, state: str) -> None:
     """Note how a rollout ended."""
     with catalog.writing() as database:
-        database.table("rollout_ends").insert({"rollout": rollout, "ended_at": text(ended_at), "state": state})
-        chain.append(database.conn, chain.Entry("ended rollout", rollout, details={"state": state}))
+        row = {"rollout": rollout, "ended_at": text(ended_at), "state": state}
+        database.table("rollout_ends").insert(row)
+        details = {"state": state, "row": chain.of_row(row)}
+        chain.append(database.conn, chain.Entry("ended rollout", rollout, details=details))
 
 
 def add_instance(catalog: Catalog, instance: Instance) -> int:
     """Note that an instance was launched; its number here. CatalogError where it is known."""
     with catalog.writing() as database:
-        number = (
-            database.table("instances")
-            .insert(
-                {
-                    "fleet": instance.fleet,
-                    "generation": instance.generation,
-                    "provider": instance.provider,
-                    "native": instance.native,
-                    "digest": packed(instance.digest),
-                    "rollout": instance.rollout,
-                    "launched_at": text(instance.launched_at),
-                }
-            )
-            .last_pk
-        )
+        row = {
+            "fleet": instance.fleet,
+            "generation": instance.generation,
+            "provider": instance.provider,
+            "native": instance.native,
+            "digest": packed(instance.digest),
+            "rollout": instance.rollout,
+            "launched_at": text(instance.launched_at),
+        }
+        number = database.table("instances").insert(row).last_pk
         subject = f"{instance.fleet}: {instance.native}"
-        details = {"provider": instance.provider, "generation": instance.generation}
+        details = {"provider": instance.provider, "generation": instance.generation, "row": chain.of_row(row)}
         chain.append(database.conn, chain.Entry("launched", subject, instance.digest, details=details))
     assert isinstance(number, int)
     return number
@@ -89,4 +85,6 @@ def end_instance(catalog: Catalog, instance: int, ended_at: datetime, reason: st
         row = {"instance": instance, "ended_at": text(ended_at), "reason": reason}
         database.table("instance_ends").insert(row)
         found = database.conn.execute("SELECT fleet, native FROM instances WHERE id = ?", [instance]).fetchone()
-        chain.append(database.conn, chain.Entry("retired", f"{found[0]}: {found[1]}", details={"reason": reason}))
+        told = chain.of_row({"native": found[1], "ended_at": row["ended_at"], "reason": reason})
+        details = {"reason": reason, "row": told}
+        chain.append(database.conn, chain.Entry("retired", f"{found[0]}: {found[1]}", details=details))

@@ -226,19 +226,17 @@ def _signers(connection: sqlite3.Connection, record: BakeRecord) -> tuple[str, .
 
 
 def _insert_base(database: Database, record: BakeRecord, base: LockedBase) -> None:
-    database.table("bases").insert(
-        {
-            "name": base.name,
-            "arch": base.arch,
-            "digest": base.digest,
-            "run": record.run,
-            "recorded_at": now(),
-            "entry": _alone(base),
-        }
-    )
-    chain.append(
-        database.conn, chain.Entry("locked base", f"{base.name}/{base.arch}", base.digest, details={"run": record.run})
-    )
+    row = {
+        "name": base.name,
+        "arch": base.arch,
+        "digest": base.digest,
+        "run": record.run,
+        "recorded_at": now(),
+        "entry": _alone(base),
+    }
+    database.table("bases").insert(row)
+    details = {"run": record.run, "row": chain.of_row(row)}
+    chain.append(database.conn, chain.Entry("locked base", f"{base.name}/{base.arch}", base.digest, details=details))
 
 
 def _alone(entry: LockedBase | LockedImage) -> str:

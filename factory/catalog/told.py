@@ -1,7 +1,7 @@
 """Runs, checks, rollouts and instances, held against the events that tell of them.
 
-An event has all of what such a row says (of checks, a digest), so a row that was changed, put in or taken out shows.
-What was noted before there was a log (versions 1 and 2) is told by no event; a log that began so may lack some.
+An event has a digest of such a row (of checks, of all that were noted together), so a row that was changed, put in or
+taken out shows. What was noted before there was a log (versions 1 and 2) is told by no event.
 """
 
 from __future__ import annotations
@@ -10,52 +10,85 @@ import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from factory.catalog import events
+from factory.catalog import chain, events
 
-_PAIRS = (
-    ("run", "SELECT source, id, command FROM runs",
-     "SELECT source, json_extract(details, '$.run'), subject FROM events WHERE action = 'began run'"),
-    ("end of a run", "SELECT source, run, exit_code FROM run_ends",
-     "SELECT source, subject, json_extract(details, '$.exit_code') FROM events WHERE action = 'ended run'"),
-    ("base", "SELECT source, name || '/' || arch, upper(substr(digest, 8)) FROM bases",
-     "SELECT source, subject, hex(image) FROM events WHERE action = 'locked base'"),
-    ("rollout", "SELECT source, id, fleet || ' ' || hex(to_digest) FROM rollouts",
-     "SELECT source, json_extract(details, '$.rollout'), subject || ' ' || hex(image) FROM events"
-     " WHERE action = 'began rollout'"),
-    ("end of a rollout", "SELECT source, rollout, state FROM rollout_ends",
-     "SELECT source, subject, json_extract(details, '$.state') FROM events WHERE action = 'ended rollout'"),
-    ("instance", "SELECT source, fleet || ': ' || native, json_array(provider, generation, hex(digest)) FROM instances",
-     "SELECT source, subject, json_array(json_extract(details, '$.provider'), json_extract(details, '$.generation'),"
-     " hex(image)) FROM events WHERE action = 'launched'"),
-    ("end of an instance", "SELECT instances.source, fleet || ': ' || native, reason FROM instance_ends"
-     " JOIN instances ON instances.id = instance",
-     "SELECT source, subject, json_extract(details, '$.reason') FROM events WHERE action = 'retired'"),
-)  # fmt: skip
-"""What a row is called, (source, who, what) of the rows, and of the events."""
+
+@dataclass(frozen=True)
+class _Told:
+    """Rows of a table, each with an event called `action` that has a digest of it. `who`: SQL for what to call one."""
+
+    called: str
+    table: str
+    who: str
+    columns: str
+    action: str
+    source: str = "source"
+
+    @property
+    def rows(self) -> str:
+        """SQL: (source, digest, who) of every row."""
+        said = ", ".join(f"'{column}', {column}" for column in self.columns.split())
+        return f"SELECT {self.source}, row_digest({said}), {self.who} FROM {self.table}"  # noqa: S608
+
+    @property
+    def events(self) -> str:
+        """SQL: the same of every event."""
+        said = "SELECT source, json_extract(details, '$.row'), subject FROM events WHERE action"
+        return f"{said} = '{self.action}'"
+
+
+_TOLD = (
+    _Told("run", "runs", "id", "id started_at command", "began run"),
+    _Told("end of the run", "run_ends", "run", "run ended_at exit_code", "ended run"),
+    _Told("base", "bases", "name", "name arch digest run recorded_at entry", "locked base"),
+    _Told("rollout", "rollouts", "id", "id fleet from_digest to_digest started_at", "began rollout"),
+    _Told(
+        "end of the rollout",
+        "rollout_ends JOIN rollouts ON rollouts.id = rollout",
+        "rollout",
+        "rollout ended_at state",
+        "ended rollout",
+    ),
+    _Told("instance", "instances", "native", "fleet generation provider native digest rollout launched_at", "launched"),
+    _Told(
+        "end of the instance",
+        "instance_ends JOIN instances ON instances.id = instance",
+        "native",
+        "native ended_at reason",
+        "retired",
+        "instances.source",
+    ),
+)
 
 
 def faults(connection: sqlite3.Connection) -> Iterator[str]:
     """Where rows and events do not tell the same: a sentence each."""
     migrated = {row[0] for row in connection.execute("SELECT source FROM events WHERE action = 'migrated'")}
-    for called, rows, told in _PAIRS:
-        for source, who, what in connection.execute(_more(rows, told)):
+    connection.create_function("row_digest", -1, _row_digest, deterministic=True)
+    for told in _TOLD:
+        for source, _, who in connection.execute(_more(told.rows, told.events)):
             if source not in migrated:
-                yield f"no event tells of the {called} {who} ({what})"
-        for _, who, what in connection.execute(_more(told, rows)):
-            yield f"the {called} {who} ({what}) is not there, as its event tells of it"
+                yield f"no event tells of the {told.called} {who} as it stands here"
+        for _, _, who in connection.execute(_more(told.events, told.rows)):
+            yield f"the {told.called} that an event tells of ({who}) is not there, or was changed"
     for (source,) in connection.execute("SELECT id FROM sources ORDER BY id").fetchall():
         yield from _checks(connection, source, is_migrated=source in migrated)
 
 
 def _more(these: str, those: str) -> str:
-    """The rows that stand in `these` more often than in `those`."""
+    """SQL: the rows that stand in `these` more often than in `those`, told apart by source and digest."""
+    numbered = "SELECT s, row, row_number() OVER (PARTITION BY s, row) AS n"
     return f"""
-        WITH these(s, who, what) AS ({these}), those(s, who, what) AS ({those})
-        SELECT s, who, what FROM (
-            SELECT *, row_number() OVER (PARTITION BY s, who, what) FROM these
-            EXCEPT SELECT *, row_number() OVER (PARTITION BY s, who, what) FROM those
-        )"""  # noqa: S608
+        WITH these(s, row, who) AS ({these}), those(s, row, who) AS ({those})
+        SELECT s, row, (SELECT who FROM these WHERE these.s = left.s AND these.row IS left.row)
+        FROM ({numbered} FROM these EXCEPT {numbered} FROM those) AS left"""  # noqa: S608
+
+
+def _row_digest(*pairs: str | bytes | int | None) -> str:
+    """The digest of a row, given as its columns' names, each with its value."""
+    return chain.of_row({str(name): value for name, value in zip(pairs[::2], pairs[1::2], strict=True)})
 
 
 def _checks(connection: sqlite3.Connection, source: int, *, is_migrated: bool) -> Iterator[str]:

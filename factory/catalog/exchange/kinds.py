@@ -131,6 +131,14 @@ def _put_statement(connection: sqlite3.Connection, source: int, line: Line) -> N
     signed.put(connection, found[0], dsse.parse(found[1]), source=source)
 
 
+def _put_rollout_end(connection: sqlite3.Connection, source: int, line: Line) -> None:
+    sql = "SELECT 1 FROM rollouts WHERE id = ? AND source = ?"
+    if connection.execute(sql, [line["rollout"], source]).fetchone() is None:
+        raise ValueError(f"no line before it began the rollout {line['rollout']}")
+    row = [line["rollout"], line["ended_at"], line["state"]]
+    connection.execute("INSERT INTO rollout_ends VALUES (?, ?, ?)", row)
+
+
 def _put_instance_end(connection: sqlite3.Connection, source: int, line: Line) -> None:
     sql = "SELECT id FROM instances WHERE source = ? AND provider = ? AND native = ? AND launched_at = ?"
     found = connection.execute(sql, [source, line["provider"], line["native"], line["launched_at"]]).fetchone()
@@ -182,7 +190,13 @@ OF_A_SOURCE: tuple[Kind, ...] = (
     Kind("assignment", _BY_ENVELOPE + "channel_assignments", ("attestation",), _put_statement),
     Kind("revocation", _BY_ENVELOPE + "revocations", ("attestation",), _put_statement),
     _plain("rollout", "rollouts", "id fleet from_digest to_digest started_at", "from_digest to_digest"),
-    _plain("rollout-end", "rollout_ends", "rollout ended_at state"),
+    Kind(
+        "rollout-end",
+        "SELECT source, rollout, ended_at, state FROM rollout_ends JOIN rollouts ON rollouts.id = rollout",
+        ("rollout", "ended_at", "state"),
+        _put_rollout_end,
+        order="rollout_ends.rowid",
+    ),
     _plain("instance", "instances", "fleet generation provider native digest rollout launched_at", "digest"),
     Kind(
         "instance-end",

@@ -248,21 +248,17 @@ CREATE TABLE revocations (
 CREATE INDEX revocations_of_digest ON revocations(digest);
 
 CREATE TABLE rollouts (
+    id TEXT PRIMARY KEY,
     source INTEGER NOT NULL DEFAULT 1 REFERENCES sources(id),
-    id TEXT NOT NULL,
     fleet TEXT NOT NULL,
     from_digest BLOB,           -- NULL: the fleet is new
     to_digest BLOB NOT NULL,
-    started_at TEXT NOT NULL,
-    PRIMARY KEY (source, id)
+    started_at TEXT NOT NULL
 ) STRICT;
 CREATE TABLE rollout_ends (
-    source INTEGER NOT NULL DEFAULT 1,
-    rollout TEXT NOT NULL,
+    rollout TEXT PRIMARY KEY REFERENCES rollouts(id),
     ended_at TEXT NOT NULL,
-    state TEXT NOT NULL,
-    PRIMARY KEY (source, rollout),
-    FOREIGN KEY (source, rollout) REFERENCES rollouts(source, id)
+    state TEXT NOT NULL
 ) STRICT;
 CREATE TABLE instances (
     id INTEGER PRIMARY KEY,
@@ -272,9 +268,8 @@ CREATE TABLE instances (
     provider TEXT NOT NULL,
     native TEXT NOT NULL,       -- the id it has there
     digest BLOB NOT NULL,       -- of its image
-    rollout TEXT,
-    launched_at TEXT NOT NULL,
-    FOREIGN KEY (source, rollout) REFERENCES rollouts(source, id)
+    rollout TEXT REFERENCES rollouts(id),
+    launched_at TEXT NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX instances_once ON instances(source, provider, native, launched_at);
 CREATE INDEX instances_of_digest ON instances(digest);
