@@ -236,7 +236,7 @@ def _deadlines(table: Table) -> Deadlines:
 
 
 def _externals(root: Path, fleet: Table) -> Iterator[External]:
-    wanted = {"local": "path", "aws": "arn"}.get(fleet.peek("provider"))
+    wanted = {"local": "path", "aws": "arn"}.get(str(fleet.peek("provider")))
     for name, table in fleet.table("external").tables(_EXTERNAL).items():
         path, arn = table.optional_text("path", _PATH), table.optional_text("arn", _ARN)
         table.close(("path", "arn"))

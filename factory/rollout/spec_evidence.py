@@ -43,7 +43,7 @@ _TIMES = Range(1, 1000)
 _BRIEF = Range(0, 600, above=True)
 _URL_PATH = Limits(pattern=re.compile(r"/[\x21-\x7e]*"), described="a path that begins with /, without spaces")
 _BODY = Limits(pattern=re.compile(r"(?s).{1,4096}"), described="at most 4096 characters")
-_URL = Limits(pattern=re.compile(r"https?://[\x21-\x7e]+"), described="an address at https:// or http://")
+_URL = re.compile(r"https?://[\x21-\x7e]+")
 _FILE = Limits(pattern=re.compile(r"[^\x00-\x1f\x7f]+"), described="a path without control characters")
 _DOTTED = Limits(pattern=re.compile(r"[^.\x00-\x1f\x7f]+(?:\.[^.\x00-\x1f\x7f]+)*"),
                  described="a dotted path, such as data.error_rate")  # fmt: skip
@@ -112,7 +112,7 @@ def analysis(root: Path, table: Table) -> Analysis:
 
 def _source(root: Path, name: str, table: Table) -> dict[str, Any]:
     key = _QUERY_KEY[name]
-    url = table.text("url", _URL, required=True)
+    url = table.text("url", required=True)
     query = table.text(key, _DOTTED if key == "value" else schema.ANY_TEXT, required=True)
     token_file = table.optional_text("token_file", _FILE)
     fail_above = table.number("fail_above", Range(-1e300, 1e300), default=0)
@@ -131,6 +131,8 @@ def _source(root: Path, name: str, table: Table) -> dict[str, Any]:
 
 
 def _url_problem(url: str, *, has_token: bool, is_base: bool) -> str | None:
+    if not _URL.fullmatch(url):
+        return "must be an address at https:// or http://, of printable ASCII"
     try:
         parts = urlsplit(url)
         host = parts.hostname
