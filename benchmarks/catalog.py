@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import random
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from benchmarks import catalog_made, clock
@@ -25,7 +28,8 @@ from factory.catalog import contents, finding, lineage
 from factory.catalog import copies as catalog_copies
 from factory.catalog.database import Catalog
 from factory.catalog.finding import KnownImage
-from factory.compliance import audit, where
+from factory.compliance import audit, cve, where
+from factory.compliance.holders import Asked
 from factory.digest import unpacked
 from factory.model import Layout
 from factory.pages.edition import Edition, Making, make_copy
@@ -47,6 +51,7 @@ class Measured:
 
     `lookup_s`: one image by its row id. `rows_s`: as many images as there are descendants, one after the other.
     `scan_s`: a count of the images of the sets by a walk over the whole table. `empty_s`: a transaction of one row.
+    `cve_rows`: how many findings all images have, those of one set of packages counted once.
     """
 
     images: int
@@ -76,6 +81,8 @@ class Measured:
     copy_s: float
     audit_s: float
     events: int
+    cve_s: float
+    cve_rows: int
     shared_mib: float
     file_mib: float
     image_bytes: float
@@ -105,10 +112,12 @@ def measure(folder: Path, images: int = IMAGES, say: Callable[[str], None] = pri
     audit_s = time.monotonic() - began
     if found.faults:
         raise AssertionError(found.faults)
+    say("known vulnerabilities of all images")
+    cves = _cve(layout, shape)
     say("what is signed and checked of an image")
     return Measured(
         images, shape.sets, shape.packages, made_s, lookup_s, p50, p99, below, descendants_s, rows_s,
-        *asked, *recording, *pages, audit_s, sum(log.length for log in found.logs),
+        *asked, *recording, *pages, audit_s, sum(log.length for log in found.logs), *cves,
         sizes.shared / 2**20, sizes.everything / 2**20,
         (sizes.bakes - sizes.shared) / (images - sizes.first), costs_of_the_rest(folder / "signed"), load,
     )  # fmt: skip
@@ -118,8 +127,8 @@ def _ancestors(catalog: Catalog, shape: Shape) -> tuple[float, float, float]:
     """Of one image by its id; of the ancestors of many images: the median and the 99th of a hundred."""
     chosen = random.Random(1)
     asked = [chosen.randrange(plan.BASES * 2, shape.images) for _ in range(_ASKED)]
-    lookups = [_seconds(lambda number=number: finding.by_id(catalog, number)) for number in asked]
-    walks = sorted(_seconds(lambda number=number: lineage.ancestors(catalog, number)) for number in asked)
+    lookups = [_seconds(partial(finding.by_id, catalog, number)) for number in asked]
+    walks = sorted(_seconds(partial(lineage.ancestors, catalog, number)) for number in asked)
     return statistics.median(lookups), statistics.median(walks), walks[len(walks) * 99 // 100]
 
 
@@ -228,6 +237,40 @@ async def _pages(layout: Layout, copy: Path) -> tuple[float, float, float]:
     await site.edition.retire()
     copy.unlink(missing_ok=True)
     return statistics.median(taken), taken[0], copied.took_s
+
+
+def _cve(layout: Layout, shape: Shape) -> tuple[float, int]:
+    """How long `cve --all` takes with a tracker that has three entries for each source package, one of them fixed in
+    later versions, one open and one fixed long ago; and how many rows it gives."""
+    releases = [
+        {"status": "resolved", "fixed_version": "3.0.15", "urgency": "high"},
+        {"status": "open", "urgency": "low"},
+        {"status": "resolved", "fixed_version": "1.0", "urgency": "medium"},
+    ]
+    sources = sorted({package.source for number in range(shape.sets) for package in plan.set_of(shape, number)})
+    tracker = layout.root / "tracker.json"
+    said = {
+        source: {
+            f"CVE-2025-{number:05}{kind}": {
+                "description": "something",
+                "scope": "remote",
+                "releases": {"bookworm": {"repositories": {"bookworm": "3.0.11"}, **release}},
+            }
+            for kind, release in enumerate(releases)
+        }
+        for number, source in enumerate(sources)
+    }
+    tracker.write_text(json.dumps(said))
+    question = cve.Question(
+        Asked(everything=True, suite="bookworm"), (str(tracker),), severity="unimportant", offline=True
+    )
+    began = time.monotonic()
+    with Catalog.read(layout.catalog) as catalog:
+        answer = cve.ask(catalog, layout, question, datetime.now(UTC), lambda _: None)
+    taken = time.monotonic() - began
+    if answer.images < shape.images or not answer.rows:
+        raise AssertionError(f"{answer.images} images have {len(answer.rows)} findings")
+    return taken, len(answer.rows)
 
 
 def _seconds(action: Callable[[], object]) -> float:

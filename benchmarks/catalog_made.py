@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import random
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -148,11 +149,13 @@ class _Bulk:
     def _run(self, rows: _Rows, run: str, bakes: list[Planned]) -> None:
         began, ended = (clock.text(plan.at(self._shape, bakes[n].number)) for n in (0, -1))
         rows.runs.append((run, began, COMMAND))
-        rows.events.append(self._event.next(began, "began run", COMMAND, details=f'{{"run": "{run}"}}'))
+        row = chain.of_row({"id": run, "started_at": began, "command": COMMAND})
+        rows.events.append(self._event.next(began, "began run", COMMAND, details={"run": run, "row": row}))
         for bake in bakes:
             self._bake(rows, run, bake)
         rows.run_ends.append((run, ended, 0))
-        rows.events.append(self._event.next(ended, "ended run", run, details='{"exit_code": 0}'))
+        row = chain.of_row({"run": run, "ended_at": ended, "exit_code": 0})
+        rows.events.append(self._event.next(ended, "ended run", run, details={"exit_code": 0, "row": row}))
 
     def _bake(self, rows: _Rows, run: str, bake: Planned) -> None:
         number, shape = bake.number, self._shape
@@ -219,20 +222,21 @@ class _Log:
 
     def next(
         self, at: str, action: str, subject: str, image: bytes | None = None, record: bytes | None = None,
-        details: str = "{}",
+        details: Mapping[str, object] | None = None,
     ) -> tuple[object, ...]:  # fmt: skip
         """The row of the next event. Its hash is of the RFC 8785 JSON that chain.Event.hash makes, written out."""
         self.length += 1
         previous = self._hash
         actor, authenticated = (self._user, 0) if record is None else (plan.SIGNER, 1)
-        escaped = details.replace('"', '\\"')
+        told = json.dumps(details or {}, sort_keys=True)
+        escaped = told.replace('"', '\\"')
         said = (
             f'{{"action":"{action}","actor":"{actor}","at":"{at}","attestation":null,"authenticated":{_BOOL[authenticated]},'
             f'"catalog":"{self._catalog}","details":"{escaped}","image":{_json(image)},"previous":{_json(previous)},'
             f'"record":{_json(record)},"seq":{self.length},"subject":"{subject}"}}'
         )
         self._hash = hashlib.sha256(said.encode()).digest()
-        return (self.length, at, actor, authenticated, action, subject, image, record, details, previous)
+        return (self.length, at, actor, authenticated, action, subject, image, record, told, previous)
 
 
 def _json(digest: bytes | None) -> str:

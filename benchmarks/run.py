@@ -50,8 +50,8 @@ def _measure(chosen: argparse.Namespace) -> Results:
     with empty(chosen.scratch, keep=chosen.keep) as layout:
         here = machine.describe(layout)
         before = report.stored(json.loads(chosen.out.read_text()), here) if chosen.merge else None
-        results = _with_catalog(before, layout, chosen) if chosen.catalog else _start(before, layout, here)
-        if not (chosen.quick or chosen.catalog):
+        results = before if before is not None and chosen.catalog else _start(before, layout, here)
+        if not chosen.quick:
             results = _with_catalog(results, layout, chosen)
     return results if chosen.quick or chosen.catalog else _with_bakes(results, chosen)
 

@@ -159,8 +159,10 @@ def _standing(catalog: Catalog, found: Iterable[Found], as_of: str | None) -> It
         withdrawn = lineage.withdrawn(catalog, [image.id for image in of], as_of)
         for one in part:
             number = one.image.id
-            yield replace(
-                one,
+            yield Found(
+                one.image,
+                one.packages,
+                one.depth,
                 channels=tuple(sorted(channels.get(number, ()))),
                 instances=running.get(number, 0),
                 withdrawn=withdrawn.get(number),
