@@ -91,8 +91,10 @@ def statements(said: CveSpec, root: Path) -> tuple[Document, ...]:
 
 
 def label_of(path: str) -> str:
-    """A path as others may read it: as it was written where that is within the factory, else only its name."""
-    return Path(path).name if Path(path).is_absolute() or ".." in Path(path).parts else path
+    """A path as others may read it: as it was written where that is within the factory, else only its name; what cannot
+    be printed is a question mark."""
+    shown = Path(path).name if Path(path).is_absolute() or ".." in Path(path).parts else path
+    return "".join(character if character.isprintable() else "?" for character in shown)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from factory.cve.advisory import Affected, Span, spans_of, tracked
 from factory.cve.reading import Stream
 from factory.cve.tracker import Contents
 from factory.errors import CveError
+from factory.trust import policy
 
 VERSIONS = (
     "0", "1.0-1", "1.0-1~deb12u1", "1.0-1+deb12u1", "1.0-1+b1", "1.0-2", "1.0~rc1-1", "1.0.1-1", "1.10-1", "1.9-1",
@@ -241,10 +242,10 @@ def test_severities_of_several_sources_come_to_the_worst_that_is_known(said: lis
 
 
 def test_unknown_reaches_every_threshold_and_unimportant_none() -> None:
-    for threshold in severity.SEVERITIES:
+    for threshold in policy.SEVERITIES:
         assert severity.reaches("unknown", threshold)
         assert not severity.reaches("unimportant", threshold)
-    assert [severity.reaches(word, "high") for word in severity.SEVERITIES] == [False, False, True, True]
+    assert [severity.reaches(word, "high") for word in policy.SEVERITIES] == [False, False, True, True]
 
 
 @pytest.mark.parametrize(
