@@ -80,7 +80,8 @@ def promote(layout: Layout, asked: Asked, signing: Signing, now: datetime | None
     """Promote, or add an approval. Raises TrustError where it may not be, UsageError where there is no such image."""
     now = now or standing.this_moment()
     rule = judgement.channel_rule(signing.policy, asked.channel)
-    prepared = gate.prepare(layout, rule, asked.sources, signing.say, offline=asked.offline)
+    looked_at = replace(rule, requires=tuple({*rule.requires} - {waiver.requirement for waiver in asked.waivers}))
+    prepared = gate.prepare(layout, looked_at, asked.sources, signing.say, offline=asked.offline)
     with standing.lock(layout), Catalog.open(layout.catalog) as catalog:
         found = standing.read(layout, signing.policy)
         heads.require_fresh(found.revocations.head, found.policy.fresh_days, now)
