@@ -102,6 +102,8 @@ async def _all(addresses: Mapping[str, str], health: Health) -> dict[str, Answer
 
 async def _one(address: str, health: Health) -> Answer:
     host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal() and int(port) < 1 << 16):
+        return Answer(False, f"{schema.quoted(address)} is no address")
     judge = _Conversation(health.http, address)
     transport: asyncio.Transport | None = None
     try:
@@ -114,7 +116,7 @@ async def _one(address: str, health: Health) -> Answer:
             return await judge.found
     except TimeoutError:
         return Answer(False, f"no {'answer' if transport else 'connection'} within {health.timeout_s:g} s")
-    except (OSError, ValueError) as error:  # ValueError: an address that is none
+    except (OSError, ValueError) as error:  # ValueError: a host that is none
         return Answer(False, (isinstance(error, OSError) and error.strerror) or schema.quoted(str(error)))
     finally:
         if transport is not None:

@@ -12,10 +12,10 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import pytest
@@ -27,6 +27,19 @@ from factory.builders import BuildJob, Parent, packer_build, qemu
 from factory.digest import Digest
 from factory.disk import rules
 from factory.model import BaseSpec, CveSpec, FactorySpec, ImageSpec, Layout
+from factory.rollout import spec as fleets
+from factory.rollout import spec_evidence
+from factory.rollout.model import (
+    Analysis,
+    Deadline,
+    Deadlines,
+    External,
+    FleetSpec,
+    Health,
+    HttpProbe,
+    Step,
+    Strategy,
+)
 from factory.trust import policy
 from factory.verify import built_in
 from factory.verify.first_boot import FIRST_BOOT
@@ -243,6 +256,43 @@ def spec_required() -> set[str]:
 _IMAGE_DEFAULTS = _image_defaults()
 
 
+FLEET_TABLES: Mapping[str, tuple[tuple[str, ...], type | None]] = {
+    "[fleet.NAME]": (fleets._FLEET_KEYS, FleetSpec),
+    "Steps": (fleets._STEP_KEYS, Step),
+    "[fleet.NAME.health]": (spec_evidence._HEALTH_KEYS, Health),
+    "HTTP probe": (spec_evidence._PROBE_KEYS, HttpProbe),
+    "[fleet.NAME.analysis]": (spec_evidence.ANALYSIS_KEYS, Analysis),
+    "prometheus": (spec_evidence.SOURCE_KEYS["prometheus"], None),
+    "http_json": (spec_evidence.SOURCE_KEYS["http_json"], None),
+    "[fleet.NAME.deadlines]": (tuple(fleets.OUTCOMES), Deadlines),
+    "[fleet.NAME.external]": (("path", "arn"), External),
+}
+"""Heading of docs/fleets-toml.md -> the keys that stand below it, and the record with their defaults."""
+
+
+def fleet_faults(text: str) -> list[str]:
+    """How the keys of fleets.toml, and those defaults that a page writes as values, differ from what it says."""
+    found = []
+    for heading, (keys, record) in FLEET_TABLES.items():
+        table = {_SPAN.findall(row[0])[0]: row for row in rows(section(text, heading))}
+        found += [f"{heading} {name}" for name in sorted(set(table) ^ set(keys))]
+        defaults = {one.name: one.default for one in fields(record)} if record else {}
+        for name, row in table.items():
+            said, default = row[2], defaults.get(name)
+            if isinstance(default, Deadline):
+                default = asdict(default)
+                said_outcomes = tuple(_SPAN.findall(row[3].rpartition(":")[2]))
+                if said_outcomes != fleets.OUTCOMES[name]:
+                    found.append(f"outcomes of {name}: {said_outcomes}")
+            if _SPAN.fullmatch(said) and " " not in said.strip("`").partition("{")[0]:
+                value = tomllib.loads(f"x = {said.strip('`')}")["x"]
+                if value != (list(default) if isinstance(default, tuple) else default):
+                    found.append(f"default of {heading} {name}: {said}")
+            elif isinstance(default, (int, float, str)):
+                found.append(f"default of {heading} {name}: {said}")
+    return found
+
+
 def policy_faults(text: str) -> list[str]:
     """How the keys and roles of trust/policy.toml differ from what a page says."""
     top = first_column(text.partition("\n## ")[0])
@@ -361,6 +411,31 @@ def test_documented_keys_of_the_policy_are_those_that_are_read() -> None:
     (example,) = [block for kind, block in _FENCE.findall(text) if kind == "toml"]
     assert policy.loads(example.encode()).version == 3
     assert policy_faults(text.replace("`approvals` |", "`approval` |")) == ["approval", "approvals"]
+
+
+def test_documented_keys_of_fleets_are_those_that_are_read() -> None:
+    text = page("docs/fleets-toml.md")
+    assert fleet_faults(text) == []
+    assert set(_SPAN.findall(section(text, "Strategies"))) >= {f"{name}" for name in get_args(Strategy)}
+    for before, after, fault in (
+        ("| `surge` ", "| `surg` ", "[fleet.NAME] surge"),
+        ("| `512` |", "| `256` |", "default of [fleet.NAME] memory_mib: `256`"),
+        ("| `false` |", "| required |", "default of [fleet.NAME] allow_public_listen: required"),
+        (
+            "| `{ seconds = 60,",
+            "| `{ seconds = 61,",
+            'default of [fleet.NAME.deadlines] shift: `{ seconds = 61, then = "abort" }`',
+        ),
+        ("no session is left on instances that go: `continue`", "x: `abort`", "outcomes of drain: ('abort', 'pause')"),
+    ):
+        assert before in text
+        assert fault in fleet_faults(text.replace(before, after))
+
+
+def test_example_of_fleets_toml_is_read(tmp_path: Path) -> None:
+    (example,) = [block for kind, block in _FENCE.findall(page("docs/fleets-toml.md")) if kind == "toml"]
+    (tmp_path / "fleets.toml").write_text(example)
+    assert fleets.find(tmp_path, "web").strategy == "canary"
 
 
 def test_first_boot_table_is_the_list() -> None:

@@ -16,7 +16,7 @@ from factory.bake import secrets
 from factory.errors import UsageError
 from factory.model import ImageSpec, Layout
 from factory.provision import runner
-from factory.redact import MASK, Redactor, patterns
+from factory.redact import MASK, Redactor, patterns, url_without_secrets
 
 IMAGE = ImageSpec("web", "amd64", "b", False, "rootfs", "p.yml", secrets=("TOKEN",))
 VALUES = st.text(min_size=8, max_size=40).filter(
@@ -107,3 +107,20 @@ def test_secret_missing_open_or_short_is_refused_without_its_value(tmp_path: Pat
     with pytest.raises(UsageError, match="shorter than 8"):
         secrets.read(layout, IMAGE, {"TOKEN": "short"})
     assert secrets.read(layout, replace(IMAGE, secrets=()), {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://far.example/x?a=1", "https://far.example/x?a=1"),
+        ("https://me:pass@far.example:9/x", "https://*****@far.example:9/x"),
+        ("https://me:p@ss@far.example/x@y", "https://*****@far.example/x@y"),
+        (
+            "https://far.example/?n=1&API_KEY=abc&x-auth-sig=z#f",
+            "https://far.example/?n=1&API_KEY=*****&x-auth-sig=*****#f",
+        ),
+        ("https://[::1", "*****"),
+    ],
+)
+def test_url_is_shown_without_its_secrets(url: str, shown: str) -> None:
+    assert url_without_secrets(url) == shown

@@ -68,10 +68,11 @@ def get(url: str, question: Question) -> Reply:
     thread = threading.Thread(target=request.run, name="analysis", daemon=True)
     thread.start()
     thread.join(question.timeout_s)
-    request.give_up()
+    if thread.is_alive():
+        request.give_up()
+        raise NoAnswerError(f"{url_without_secrets(url)}: no whole answer within {question.timeout_s:g} s")
     if request.reply is None:
-        why = request.problem or f"no whole answer within {question.timeout_s:g} s"
-        raise NoAnswerError(f"{url_without_secrets(url)}: {why}")
+        raise NoAnswerError(f"{url_without_secrets(url)}: {request.problem}")
     if 300 <= request.reply.status < 400:
         raise NoAnswerError(f"{url_without_secrets(url)}: redirects are not followed (status {request.reply.status})")
     return request.reply
