@@ -170,6 +170,27 @@ class ProviderError(FactoryError):
     kind = "provider"
 
 
+class RolledBackError(FactoryError):
+    """A rollout failed and went back: what ran before runs."""
+
+    exit_code = 8
+    kind = "rolled-back"
+
+
+class RollbackFailedError(FactoryError):
+    """A rollout failed and could not go back: somebody must look."""
+
+    exit_code = 9
+    kind = "rollback-failed"
+
+
+class WaitError(FactoryError):
+    """`wait` ran out of time, or found a rollout that is paused."""
+
+    exit_code = 10
+    kind = "wait"
+
+
 class ConflictError(FactoryError):
     """Another run holds what this one needs."""
 

@@ -84,6 +84,11 @@ def wanted_weights(plan: Plan, status: Status) -> Mapping[int, int]:
     return _weights(plan, plan.stages[status.step], baseline=not status.no_baseline)
 
 
+def weights_of(plan: Plan, status: Status, step: int) -> Mapping[int, int]:
+    """The weights that a stage ends with."""
+    return _weights(plan, plan.stages[step], baseline=not status.no_baseline)
+
+
 # --- what operators say
 
 

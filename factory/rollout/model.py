@@ -289,8 +289,8 @@ class Plan:
 class Status:
     """Where a rollout is. `since`: when its state, in this step, began. `paused`: `operator`, `inconclusive`,
     `deadline`, or empty. `ill_since`: since when the new generation has had too few healthy instances.
-    `flaps`: how often that has begun. `no_return_at`: when the point of no return was recorded. `reason`: why it goes or
-    went back."""
+    `flaps`: how often that has begun. `no_return_at`: when the point of no return was recorded. `reason`: why it goes
+    or went back."""
 
     state: State
     since: float
@@ -309,11 +309,10 @@ class Status:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known when a decision is made. `healthy`: ids of the instances that were seen to serve; `ill`: of those that
-    were seen not to; the others are not known yet. `finding`: of the analysis
-    of this step, None where none was asked for. `target_refused`, `old_refused`: why an image may not be launched.
-    `orders`: what operators said since the last decision. `unreachable`: why the provider cannot be asked now; the rest
-    is then as it was last."""
+    """What is known when a decision is made. `healthy`: ids of the instances that were seen to serve; `ill`: of those
+    that were seen not to; the others are not known yet. `finding`: of the analysis of this step, None where none was
+    asked for. `target_refused`, `old_refused`: why an image may not be launched. `orders`: what operators said since
+    the last decision. `unreachable`: why the provider cannot be asked now; the rest is then as it was last."""
 
     now: float
     observed: Observation

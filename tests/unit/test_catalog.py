@@ -277,7 +277,7 @@ def test_every_table_refuses_to_forget(layout: Layout) -> None:
     with closing(sqlite3.connect(layout.catalog)) as connection:
         names = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'package_search%'"
         tables = {row[0] for row in connection.execute(names)} - {"package_set_counts", "intent_records"}
-        assert len(tables) == 29
+        assert len(tables) == 36
         for table in sorted(tables):
             column = connection.execute(f"SELECT name FROM pragma_table_info('{table}')").fetchone()[0]
             assert connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] > 0, table

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 
-from factory.catalog.migrations import first, second, third
+from factory.catalog.migrations import first, fourth, second, third
 
 Migration = Callable[[sqlite3.Connection], None]
 """Makes a catalog of its version out of one of the version before. The caller has the transaction."""
@@ -55,7 +55,11 @@ def _third(connection: sqlite3.Connection) -> None:
     third.carry_over(connection, old)
 
 
-MIGRATIONS: tuple[Migration, ...] = (_first, _second, _third)
+def _fourth(connection: sqlite3.Connection) -> None:
+    run_script(connection, fourth.SQL + append_only(*fourth.APPEND_ONLY))
+
+
+MIGRATIONS: tuple[Migration, ...] = (_first, _second, _third, _fourth)
 """Migration n (from 1) makes a catalog of version n out of one of version n - 1."""
 
 VERSION = len(MIGRATIONS)

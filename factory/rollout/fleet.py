@@ -1,0 +1,103 @@
+"""A fleet as it stands: what serves, and which rollout it has; found by what is remembered and what is seen."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from factory import proc
+from factory.catalog import rollouts
+from factory.catalog.database import Catalog
+from factory.rollout.model import FleetSpec, Image, Observation, Plan, State, Status
+from factory.rollout.trusted import LOCAL
+
+
+@dataclass(frozen=True)
+class Serving:
+    """The generation that a fleet's traffic belongs to, and the image its instances are of."""
+
+    generation: int
+    image: Image
+
+
+def places(fleet: FleetSpec) -> tuple[str, ...]:
+    """Where its image must be: `local`, or `aws/REGION` for each region, in order."""
+    if fleet.provider == LOCAL:
+        return (LOCAL,)
+    regions = fleet.aws.get("regions") or ()
+    named = [region.get("name") if isinstance(region, Mapping) else region for region in regions]  # type: ignore[attr-defined]
+    return tuple(f"{fleet.provider}/{name}" for name in named)
+
+
+def serving(catalog: Catalog, fleet: str, observed: Observation) -> Serving | None:
+    """What serves now, after the last rollout that ended; None where there is no instance of it."""
+    for known in rollouts.known(catalog, fleet):
+        if known.ended is None:
+            continue
+        plan = plan_of(known)
+        found = _serving(plan, State(known.ended), observed)
+        if found is not None and observed.of(found.generation):
+            return found
+        return None
+    return None
+
+
+def _serving(plan: Plan, ended: State, observed: Observation) -> Serving | None:
+    target = Serving(plan.generation, plan.target)
+    if plan.old is None or plan.old_generation is None:
+        return target if ended == State.SUCCEEDED else None
+    old = Serving(plan.old_generation, plan.old)
+    if ended == State.ROLLBACK_FAILED:  # whichever has most of the traffic
+        return max((old, target), key=lambda one: observed.weights.get(one.generation, 0))
+    return target if ended == State.SUCCEEDED else old
+
+
+def plan_of(known: rollouts.Known) -> Plan:
+    """The plan of a rollout."""
+    return msgspec.json.decode(known.plan, type=Plan)
+
+
+def status_of(known: rollouts.Known) -> Status:
+    """Where a rollout is."""
+    return msgspec.json.decode(known.status, type=Status)
+
+
+def next_generation(catalog: Catalog, fleet: str, observed: Observation) -> int:
+    """A number that no generation of the fleet ever had."""
+    planned = [
+        number
+        for known in rollouts.known(catalog, fleet, limit=1)
+        for number in (plan_of(known).generation, plan_of(known).baseline_generation or 0)
+    ]
+    seen = [one.generation for one in observed.instances]
+    return max([rollouts.last_generation(catalog, fleet), *planned, *seen, 0]) + 1
+
+
+@contextmanager
+def leased(catalog: Catalog, fleet: str) -> Iterator[int]:
+    """The right to act on a fleet, as a fence. Raises ConflictError where a living process has it."""
+    fence = rollouts.take_lease(catalog, fleet, _myself(), is_alive)
+    try:
+        rollouts.settle(catalog, fence, fleet)
+        yield fence
+    finally:
+        rollouts.end_lease(catalog, fleet, fence)
+
+
+def _myself() -> dict[str, Any]:
+    return {"boot": _boot_id(), "pid": os.getpid(), "start": proc.identity(os.getpid())}
+
+
+def is_alive(holder: Mapping[str, Any]) -> bool:
+    """Whether the process that took a lease still runs on this host."""
+    return holder.get("boot") == _boot_id() and proc.identity(int(holder["pid"])) == holder.get("start")
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
