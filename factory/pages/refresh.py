@@ -1,6 +1,6 @@
 """Keeps a site fresh: sees that the catalog (or trust/) changed, makes a copy beside, and swaps it in whole.
 
-Not more often than makes sense: making a copy takes a while for a big catalog, so the next begins no sooner than ten
+Not more often than makes sense: making a copy takes a while for a big catalog, so the next begins no sooner than four
 times that after the last. Where a copy cannot be made, what is there goes on being served, and that is said once.
 """
 
@@ -22,7 +22,7 @@ from factory.pages.site import Site
 LOOK_S = 1.0
 """So often it is looked at whether something changed."""
 
-SHARE = 10
+SHARE = 4
 """A copy that took this many seconds is kept for so many times as long."""
 
 Say = Callable[[str], None]
