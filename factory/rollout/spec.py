@@ -125,7 +125,7 @@ def _check(fleet: FleetSpec, table: Table, faulty: set[str]) -> None:
         table.faults.add(table.at(), 'a canary needs "steps", such as [{ weight = 10, pause_s = 60 }]')
     elif sound("size", "max", "strategy", "steps", "surge", "analysis"):
         _check_room(fleet, table)
-    if sound("strategy", "steps", "analysis"):
+    if sound("strategy", "steps", "analysis", "bake_s"):
         _check_analysis(fleet, table)
 
 
@@ -150,8 +150,11 @@ def _check_analysis(fleet: FleetSpec, table: Table) -> None:
         return
     if fleet.strategy != "canary":
         table.fault("analysis", f'baseline = "fresh" belongs to canary, and this fleet is {fleet.strategy}')
-    elif asked and asked[-1].weight == 100 and not (fleet.analysis.success or fleet.analysis.failure):
-        table.fault("steps", "there is no baseline any more at weight 100: analysis needs success or failure for it")
+    elif (fleet.bake_s or (asked and asked[-1].weight == 100)) and not (
+        fleet.analysis.success or fleet.analysis.failure
+    ):
+        where = "while bake_s lasts" if fleet.bake_s else "at weight 100"
+        table.fault("analysis", f'needs "success" or "failure": {where} there is no baseline any more')
 
 
 def _listen(table: Table) -> str | None:

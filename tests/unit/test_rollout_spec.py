@@ -224,10 +224,13 @@ def test_room_for_a_baseline_counts_at_steps_that_analyse(root: Path) -> None:
     assert load(root, step.replace("max = 6", "max = 7"))["web"].max == 7
 
 
-def test_analysis_at_full_weight_needs_a_condition_of_its_own(root: Path) -> None:
-    text = (JUDGED.replace("9/x", "9/{digest}") + 'baseline = "fresh"\n').replace("weight = 10", "weight = 100")
-    assert load(root, text)["web"].steps[0].weight == 100
-    assert "there is no baseline any more" in faults(root, text.replace('success = "< 1"\n', ""))
+def test_analysis_without_a_baseline_needs_a_condition_of_its_own(root: Path) -> None:
+    text = JUDGED.replace("9/x", "9/{digest}") + 'baseline = "fresh"\n'
+    alone = text.replace('success = "< 1"\n', "")
+    assert load(root, alone)["web"].analysis is not None
+    for change in (("weight = 10", "weight = 100"), ("image =", "bake_s = 5\nimage =")):
+        assert load(root, text.replace(*change))["web"].analysis is not None
+        assert "there is no baseline any more" in faults(root, alone.replace(*change))
 
 
 def test_all_faults_are_told_at_once_with_their_lines(root: Path) -> None:

@@ -8,6 +8,7 @@ judges. What numbers mean is for `judgement.py`. Nothing here raises for what a 
 from __future__ import annotations
 
 import importlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,11 +45,13 @@ def filled(text: str, subject: Subject) -> str:
 
 
 def measure(analysis: Analysis, subject: Subject, baseline: Subject | None, at: float) -> Measurement:
-    """Ask once for the subject's number and, where the analysis compares, for the baseline's (None: there is none)."""
-    value, problem = _asked(analysis, subject)
+    """Ask once for the subject's number and, where the analysis compares, at the same moment for the baseline's (None:
+    there is none). Takes `timeout_s` at most."""
     if analysis.against is None or baseline is None:
+        value, problem = _asked(analysis, subject)
         return Measurement(at, value, compared=False, problem=problem)
-    other, why = _asked(analysis, baseline)
+    with ThreadPoolExecutor(2) as pool:
+        (value, problem), (other, why) = pool.map(lambda one: _asked(analysis, one), (subject, baseline))
     return Measurement(at, value, other, problem=problem or (why and f"of the baseline: {why}"))
 
 
