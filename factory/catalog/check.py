@@ -106,8 +106,8 @@ def _images(connection: sqlite3.Connection) -> Iterator[str]:
         "SELECT name, digest FROM images WHERE kind = 'image' AND recorded_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM"
         " bakes WHERE image = images.id AND baked_at = recorded_at AND bakes.name = images.name"
         " AND bakes.arch = images.arch) UNION ALL SELECT name, digest FROM images WHERE (kind <> 'image' OR recorded_at"
-        " IS NULL) AND NOT EXISTS (SELECT 1 FROM edges JOIN bakes ON bakes.image = child WHERE edges.parent = images.id"
-        " AND bakes.arch = images.arch)"
+        " IS NULL) AND (coalesce(builder, tree, spec, package_set) IS NOT NULL OR NOT EXISTS (SELECT 1 FROM edges"
+        " JOIN bakes ON bakes.image = child WHERE edges.parent = images.id AND bakes.arch = images.arch))"
     )
     for name, digest in connection.execute(sql):
         yield f"no bake says of {unpacked(digest)} what the catalog says of it ({name[:80]})"

@@ -477,7 +477,7 @@ def test_any_event_changed_dropped_put_in_or_moved_is_found(
         elif what == "drop":
             del rows[seq - 1]
         elif what == "insert":
-            rows.insert(seq - 1, list(rows[seq - 1]))
+            rows.insert(seq - 1, [*rows[seq - 1][:6], "x", *rows[seq - 1][7:]])
         elif what == "swap":
             other = seq % length
             rows[seq - 1], rows[other] = rows[other], rows[seq - 1]

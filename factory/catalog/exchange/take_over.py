@@ -33,7 +33,11 @@ from factory.errors import CatalogError, FactoryError, TamperedError
 from factory.trust import dsse
 
 LINE_BYTES = 256 << 20
-_BAD = (KeyError, TypeError, ValueError, AttributeError, OverflowError, sqlite3.IntegrityError, sqlite3.InterfaceError)
+_BAD = (
+    LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError,
+    sqlite3.IntegrityError, sqlite3.InterfaceError,
+)  # fmt: skip
+"""What reading a line that nobody of ours wrote may raise."""
 _GZIP = b"\x1f\x8b"
 
 
