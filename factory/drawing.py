@@ -46,6 +46,8 @@ _NARROWEST, _WIDEST, _HIGH = 190, 330, 66
 _BESIDE, _BELOW, _MARGIN = 70, 20, 14
 _PER_CHARACTER = 8.2
 _SWEEPS = 8
+_TALL = 12
+"""A column of more nodes than that begins beside its parent and goes down; others have it in their middle."""
 
 
 @dataclass(frozen=True)
@@ -225,15 +227,19 @@ def _width(graph: Graph) -> float:
 def _placed(graph: Graph) -> dict[Digest, _Place]:
     """A column for each depth, from left to right; in a column, in an order with few crossings, near what is beside."""
     columns = _columns_of(graph)
+    is_tall = any(len(column) > _TALL for column in columns)
     heights: dict[Digest, float] = {}
     for column in columns:
         heights.update((digest, row * (_HIGH + _BELOW)) for row, digest in enumerate(column))
     for sweep in range(_SWEEPS):
         beside = graph.children if sweep % 2 else graph.parents
         for column in reversed(columns) if sweep % 2 else columns:
-            wanted = {one: _mean([heights[other] for other in beside[one]], heights[one]) for one in column}
+            wanted = {
+                one: _near([heights[other] for other in beside[one]] or [heights[one]], is_tall) for one in column
+            }
             column.sort(key=wanted.__getitem__)
-            heights.update(zip(column, _apart([wanted[one] for one in column]), strict=True))
+            sorted_heights = [wanted[one] for one in column]
+            heights.update(zip(column, (_down if is_tall else _apart)(sorted_heights), strict=True))
     top = min(heights.values(), default=0.0)
     step = _width(graph) + _BESIDE
     return {
@@ -264,8 +270,17 @@ def _columns_of(graph: Graph) -> list[list[Digest]]:
     return [columns[number] for number in sorted(columns)]
 
 
-def _mean(values: Sequence[float], otherwise: float) -> float:
-    return sum(values) / len(values) if values else otherwise
+def _near(heights: Sequence[float], is_tall: bool) -> float:
+    """Where a node wants to be that is beside others: at the first of them, or in their middle."""
+    return min(heights) if is_tall else sum(heights) / len(heights)
+
+
+def _down(wanted: Sequence[float]) -> list[float]:
+    """Heights that are those wanted, which are sorted, or as little below as they can be without an overlap."""
+    found: list[float] = []
+    for height in wanted:
+        found.append(max(height, found[-1] + _HIGH + _BELOW) if found else height)
+    return found
 
 
 @dataclass

@@ -83,7 +83,7 @@ async def image(datasette: Any, request: Any) -> Any:
 
     context = await _ask(datasette, question)
     checks = sorted(context["found"].checks, key=lambda check: (check.outcome == "passed", check.test))
-    drawn = _drawn(drawing.bounded(context["graph"], 24))
+    drawn = _drawn(drawing.bounded(context["graph"], 14))
     return await _page(datasette, request, "image.html", {**context, "checks": checks, "drawing": drawn})
 
 
