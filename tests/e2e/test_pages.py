@@ -49,12 +49,13 @@ class Server:
         return sorted((self.made.layout.cache / "pages").iterdir())
 
 
-def start(made: Catalogued) -> Server:
-    command = [str(Path(sys.executable).with_name("factory")), "-C", str(made.root), "catalog", "serve", "--port", "0"]
+def start(made: Catalogued, *options: str) -> Server:
+    factory = str(Path(sys.executable).with_name("factory"))
+    command = [factory, "-C", str(made.root), "catalog", "serve", "--port", "0", *options]
     process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     said = process.stderr.readline()
-    found = re.search(r"http://127\.0\.0\.1:[0-9]+/", said)
+    found = re.search(r"http://[0-9.]+:[0-9]+/", said)
     assert found, said + process.stderr.read()
     return Server(made, process, found[0])
 
@@ -309,3 +310,10 @@ def test_copy_of_a_killed_server_is_removed_by_the_next(own: Server) -> None:
         assert len(own.folders()) == 1
     finally:
         end(second)
+
+
+def test_server_that_others_can_reach_says_so(tmp_path: Path) -> None:
+    running = start(catalogued.build(tmp_path), "--host", "0.0.0.0")
+    assert running.process.stderr is not None
+    assert "whoever reaches this address can read all of the catalog" in running.process.stderr.readline()
+    assert end(running) == 130
