@@ -1,0 +1,118 @@
+"""An account with a network and a load balancer in each region, and a fleet for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from factory.digest import Digest
+from factory.rollout.model import External, FleetSpec, Generation, Health, HttpProbe, Image
+from factory.rollout.providers.aws import AwsProvider, table
+from factory.rollout.providers.aws.calls import Clock, Connect
+from factory.schema import Faults
+from strict_aws.server import StrictAws
+
+REGIONS = ("eu-west-1", "us-east-1")
+
+NOTHING = {"Type": "fixed-response", "FixedResponseConfig": {"StatusCode": "503"}}
+
+
+def clients(url: str, attempts: int = 1) -> Connect:
+    """Clients of a server, each made once: making one takes longer than all it does here."""
+    import boto3
+    from botocore.config import Config
+
+    session = boto3.session.Session(aws_access_key_id="testing", aws_secret_access_key="testing")
+    config = Config(retries={"mode": "standard", "total_max_attempts": attempts}, read_timeout=20)
+    made: dict[tuple[str, str], Any] = {}
+
+    def connect(service: str, region: str) -> Any:
+        if (service, region) not in made:
+            made[service, region] = session.client(service, region_name=region, endpoint_url=url, config=config)
+        return made[service, region]
+
+    return connect
+
+
+def digest_of(letter: str) -> Digest:
+    return Digest("sha256:" + letter * 64)
+
+
+@dataclass
+class Account:
+    """What has to be there before a fleet is: made through the API, as people do. `amis`: image letter and region ->
+    AMI; `places`: region -> its table."""
+
+    connect: Connect
+    regions: tuple[str, ...] = REGIONS[:1]
+    amis: dict[tuple[str, str], str] = field(default_factory=dict)
+    places: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def make(self, images: str = "ab") -> Account:
+        for region in self.regions:
+            self.places[region] = self._network(region)
+            ec2 = self.connect("ec2", region)
+            for letter in images:
+                made = ec2.register_image(Name=f"image-{letter}", Architecture="x86_64", RootDeviceName="/dev/xvda")
+                self.amis[letter, region] = made["ImageId"]
+        return self.again()
+
+    def _network(self, region: str) -> dict[str, Any]:
+        ec2 = self.connect("ec2", region)
+        vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+        subnets = [
+            ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.0.{number}.0/24", AvailabilityZone=region + zone)["Subnet"]
+            for number, zone in enumerate("ab")
+        ]
+        group = ec2.create_security_group(GroupName="web", Description="web", VpcId=vpc)["GroupId"]
+        return {
+            "name": region,
+            "vpc": vpc,
+            "subnets": [one["SubnetId"] for one in subnets],
+            "security_groups": [group],
+        }
+
+    def again(self) -> Account:
+        """A new load balancer and listener in each region, after a reset."""
+        for region in self.regions:
+            elb, place = self.connect("elbv2", region), self.places[region]
+            balancer = elb.create_load_balancer(Name="web", Subnets=place["subnets"])["LoadBalancers"][0]
+            listener = elb.create_listener(
+                LoadBalancerArn=balancer["LoadBalancerArn"], Protocol="HTTP", Port=80, DefaultActions=[NOTHING]
+            )
+            place["listener"] = listener["Listeners"][0]["ListenerArn"]
+        return self
+
+    def image(self, letter: str = "a") -> Image:
+        references = {f"aws/{region}": self.amis[letter, region] for region in self.regions}
+        return Image("web", "amd64", digest_of(letter), references)
+
+    def generation(self, number: int = 1, letter: str = "a") -> Generation:
+        return Generation(number, self.image(letter), f"rollout-{number}")
+
+
+def fleet(account: Account, size: int = 2, external: tuple[External, ...] = (), **aws: Any) -> FleetSpec:
+    said = {"instance_type": "t3.micro", "region": [account.places[one] for one in account.regions], "drain_s": 10}
+    return FleetSpec(
+        name="web", provider="aws", image="web", channel=None, size=size, min=1, max=2 * size, strategy="canary",
+        health=Health(http=HttpProbe(80, "/health"), successes=2, interval_s=5), external=external, aws={**said, **aws},
+    )  # fmt: skip
+
+
+def provider(spec: FleetSpec, connect: Connect, aws: StrictAws) -> AwsProvider:
+    """A provider with no memory of any before it."""
+    faults = Faults("fleets.toml")
+    checked = table.read(spec, faults)
+    faults.check()
+    return AwsProvider(spec, checked, connect, Clock(aws.clock.now, aws.clock.sleep))
+
+
+def settle(
+    one: AwsProvider, aws: StrictAws, done: Callable[[], bool], step_s: float = 2.0, limit_s: float = 600.0
+) -> None:
+    """Let time pass until it is so."""
+    until = aws.clock.now() + limit_s
+    while not done():
+        assert aws.clock.now() < until, "it did not come to be"
+        aws.clock.sleep(step_s)
