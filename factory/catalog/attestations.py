@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from factory.catalog import signed
+from factory.catalog import faults, signed
 from factory.catalog.clock import now
 from factory.catalog.database import Catalog
 from factory.digest import Digest
@@ -101,9 +101,11 @@ def highest(catalog: Catalog, predicate_types: Iterable[str], subject: str | Non
 def _attestations(catalog: Catalog, where: str, parameters: list[Any]) -> list[Attestation]:
     columns = "digest, predicate_type, subject, image, number, made_at, signers, envelope"
     sql = f"SELECT {columns} FROM attestations WHERE {where} ORDER BY id"  # noqa: S608
-    return [
-        Attestation(**{**row, "signers": tuple(json.loads(row["signers"]))}) for row in catalog.query(sql, parameters)
-    ]
+    with faults.told(catalog.path):
+        return [
+            Attestation(**{**row, "signers": tuple(json.loads(row["signers"]))})
+            for row in catalog.query(sql, parameters)
+        ]
 
 
 def _known(catalog: Catalog, digests: list[Digest]) -> set[Digest]:

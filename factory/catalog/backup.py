@@ -42,10 +42,11 @@ def backup(catalog: Catalog, target: Path, *, force: bool = False) -> Backup:
     """
     _refuse(catalog, target, force=force)
     with _temporary(target) as copy:
-        before = _counts(catalog.connection)
         with faults.told(catalog.path):
+            before = _counts(catalog.connection)
             catalog.connection.execute("VACUUM INTO ?", [str(copy)])
-        logs = _prove(copy, before, _counts(catalog.connection), catalog.path)
+            after = _counts(catalog.connection)
+        logs = _prove(copy, before, after, catalog.path)
         copy.chmod(catalog.path.stat().st_mode & 0o777)
         _sync(copy)
         made = Backup(target, copy.stat().st_size, of_file(copy), logs)
@@ -92,9 +93,7 @@ def _temporary(target: Path) -> Iterator[Path]:
 
 
 def _counts(connection: sqlite3.Connection) -> dict[str, int]:
-    return {table: connection.execute(f"SELECT max(rowid) FROM {table}").fetchone()[0] or 0  # noqa: S608
-            for table in _TABLES if table != "events"} | {
-            "events": connection.execute("SELECT count(*) FROM events").fetchone()[0]}  # fmt: skip
+    return {table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in _TABLES}  # noqa: S608
 
 
 def _prove(copy: Path, before: dict[str, int], after: dict[str, int], catalog: Path) -> tuple[Log, ...]:

@@ -19,6 +19,7 @@ from typing import Any
 from factory import digest as digests
 from factory.catalog.clock import now
 from factory.digest import Digest, packed, unpacked
+from factory.errors import CatalogError
 
 OWN = 1
 """The number of a catalog's own source."""
@@ -117,7 +118,13 @@ def insert(connection: sqlite3.Connection, source: int, event: Event) -> None:
 
 def head(connection: sqlite3.Connection, source: int = OWN) -> Head:
     """Where the log of a source ends. The hash is that of its last event as it stands; `faults` proves the rest."""
-    catalog = str(connection.execute("SELECT catalog FROM sources WHERE id = ?", [source]).fetchone()[0])
+    named = connection.execute("SELECT catalog FROM sources WHERE id = ?", [source]).fetchone()
+    if named is None:
+        raise CatalogError(
+            "the catalog was changed by hand: it does not say which catalog it is",
+            hint="factory catalog check tells what else; put a backup in its place",
+        )
+    catalog = str(named[0])
     sql = f"SELECT {COLUMNS} FROM events WHERE source = ? ORDER BY seq DESC LIMIT 1"  # noqa: S608
     row = connection.execute(sql, [source]).fetchone()
     if row is None:

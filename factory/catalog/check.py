@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from factory.catalog import attestations, contents, faults, migrations, records, signed, told
+from factory.catalog import attestations, audit, contents, faults, migrations, records, signed, told
 from factory.catalog.audit import Log
 from factory.digest import of_bytes, of_json, unpacked
 from factory.errors import FactoryError
@@ -50,6 +50,11 @@ def problems(connection: sqlite3.Connection, path: Path, logs: Callable[[], list
                 yield f"{log.name}: {log.more_breaks} more breaks"
 
     yield from _guarded(connection, path, TAMPERED, "log", breaks)
+
+
+def first_problem(connection: sqlite3.Connection, path: Path) -> Problem | None:
+    """One thing that is wrong, the first that is found; None where nothing is."""
+    return next(problems(connection, path, lambda: audit.logs(connection)), None)
 
 
 def _guarded(connection: sqlite3.Connection, path: Path, kind: str, where: str, check: _Check) -> Iterator[Problem]:

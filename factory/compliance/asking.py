@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from factory.catalog import check, faults
 from factory.catalog.database import Catalog
-from factory.errors import CatalogError
+from factory.errors import CatalogError, FactoryError
 from factory.model import Layout
 from factory.release import standing
 
@@ -30,5 +31,24 @@ def asking(layout: Layout, say: Callable[[str], None]) -> Iterator[Catalog]:
                 standing.index(catalog, layout, *standing.ticketed(layout))
         except CatalogError as error:
             say(f"what trust/ gained is not told to the catalog: {error.message}")
-    with Catalog.read(layout.catalog) as catalog, catalog.reading():
+    with Catalog.read(layout.catalog) as catalog, catalog.reading(), suspecting(catalog):
         yield catalog
+
+
+@contextmanager
+def suspecting(catalog: Catalog) -> Iterator[None]:
+    """What no code of ours foresaw is, where the catalog is not as it was written, the catalog's: it is looked over
+    then, and only then. Where nothing is wrong with it, the error stands: it is a bug."""
+    try:
+        yield
+    except (FactoryError, OSError):
+        raise
+    except Exception as error:
+        found = check.first_problem(catalog.connection, catalog.path)
+        if found is None:
+            raise
+        raise CatalogError(
+            f"the catalog is not as it was written: {found}",
+            where=str(catalog.path),
+            hint=f"factory catalog check tells all; {faults.restore(catalog.path)}",
+        ) from error

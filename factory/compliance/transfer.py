@@ -17,6 +17,7 @@ from factory.catalog.database import Catalog
 from factory.catalog.exchange import export as writing
 from factory.catalog.exchange import take_over as reading
 from factory.catalog.exchange.take_over import Taken
+from factory.compliance.asking import suspecting
 from factory.errors import CatalogError, UsageError
 from factory.model import Layout
 
@@ -26,7 +27,7 @@ _MOST_NAME = 200
 
 def backup(layout: Layout, target: Path | None, *, force: bool = False) -> Backup:
     """Copy the catalog to a file; None: one named by the time, in .factory/backups. Raises as catalog/backup.py."""
-    with Catalog.read(layout.catalog) as catalog:
+    with Catalog.read(layout.catalog) as catalog, suspecting(catalog):
         moment = now().replace("-", "").replace(":", "").partition(".")[0]
         return copy(catalog, target or layout.state / "backups" / f"catalog-{moment}Z.db", force=force)
 
@@ -41,7 +42,7 @@ def name_of(layout: Layout, said: str | None) -> str:
 
 def lines(layout: Layout, name: str) -> Iterator[str]:
     """The lines of an export. CatalogError, also while they are read."""
-    with Catalog.read(layout.catalog) as catalog:
+    with Catalog.read(layout.catalog) as catalog, suspecting(catalog):
         yield from writing.export(catalog, name)
 
 
