@@ -50,6 +50,7 @@ COMMANDS = {
     "report": ("factory.cli.report", "A self-contained page and CSVs for an auditor."),
     "resolve": ("factory.cli.resolve", "The one trusted image for a deploy job."),
     "revoke": ("factory.cli.channels", "Withdraw an image, and all that descends from it."),
+    "rollout": ("factory.cli.rollout", "Replace a fleet; follow along; go on, or back."),
     "show": ("factory.cli.lineage", "All that is known of one image."),
     "verify": ("factory.cli.images", "Boot a stored image and run its checks again."),
     "where": ("factory.cli.contents", "Which images, channels and instances have a package or image."),

@@ -22,9 +22,10 @@ from factory.digest import Digest
 from factory.errors import FactoryError, RollbackFailedError, RolledBackError, SpecError, UsageError
 from factory.model import Layout
 from factory.rollout import fleet as fleets
-from factory.rollout import machine, plan, providers, spec, trusted
+from factory.rollout import machine, providers, spec, trusted
 from factory.rollout.engine import Around, Engine, Turn
 from factory.rollout.model import FleetSpec, Image, Observation, Order, Plan, Stage, State, Status
+from factory.rollout.plan import Moment, preview, stages
 from factory.rollout.providers import Provider
 from factory.trust import policy
 
@@ -40,9 +41,9 @@ class Prepared:
     unchanged: bool
 
     @property
-    def moments(self) -> list[plan.Moment]:
+    def moments(self) -> list[Moment]:
         """The steps, for people."""
-        return plan.preview(self.plan, self.old_count)
+        return preview(self.plan, self.old_count)
 
 
 @dataclass(frozen=True)
@@ -76,20 +77,20 @@ def _prepared(catalog: Catalog, wanted: FleetSpec, target: Image, observed: Obse
     now = fleets.serving(catalog, wanted.name, observed)
     old_count = 0 if now is None else len(observed.of(now.generation))
     number = fleets.next_generation(catalog, wanted.name, observed)
-    stages = plan.stages(wanted, old_count)
+    steps = stages(wanted, old_count)
     if back and old_count and wanted.strategy != "rolling":
-        stages = (Stage(100, wanted.size),)
+        steps = (Stage(100, wanted.size),)
     made = Plan(
         rollout=f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}",
         fleet=wanted,
         target=target,
         generation=number,
-        stages=stages,
+        stages=steps,
         old=None if now is None else now.image,
         old_generation=None if now is None else now.generation,
-        baseline_generation=number + 1 if now is not None and any(stage.baseline for stage in stages) else None,
+        baseline_generation=number + 1 if now is not None and any(stage.baseline for stage in steps) else None,
     )
-    most = max([len(observed.instances), *(moment.most for moment in plan.preview(made, old_count))])
+    most = max([len(observed.instances), *(moment.most for moment in preview(made, old_count))])
     if most > wanted.max:
         raise _refused(
             wanted.name,

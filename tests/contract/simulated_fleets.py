@@ -30,7 +30,7 @@ from factory.rollout.analysis import Measurement  # noqa: E402
 from factory.rollout.engine import Around, Engine  # noqa: E402
 from factory.rollout.model import FleetSpec, Generation, Health, Image, Observation, Plan, Status, Step  # noqa: E402
 
-SPEED = 40.0
+SPEED = 100.0
 """The simulator's seconds in one of ours."""
 
 

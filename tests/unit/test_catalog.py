@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from factory import lockfile, proc
-from factory.catalog import attestations, contents, events, fleets, lookups, migrations, record
+from factory.catalog import attestations, contents, events, fleets, lookups, migrations, record, rollouts
 from factory.catalog.clock import now
 from factory.catalog.contents import InputFile, InstalledPackage
 from factory.catalog.database import Catalog
@@ -271,6 +271,15 @@ def test_every_table_refuses_to_forget(layout: Layout) -> None:
         launched = fleets.Instance("web", 1, "local", "web-1", made.image.digest, MADE_AT, rollout="r1")
         fleets.end_instance(catalog, fleets.add_instance(catalog, launched), MADE_AT, "retired")
         fleets.end_rollout(catalog, "r1", MADE_AT, "succeeded")
+        fence = rollouts.take_lease(catalog, "web", {"pid": 1}, lambda _: True)
+        rollouts.begin(catalog, fence, rollouts.Begun("r2", "web", None, made.image.digest, "{}", "{}"))
+        known = rollouts.last(catalog, "web")
+        assert known is not None
+        rollouts.order(catalog, known, "pause")
+        rollouts.finish(
+            catalog, {rollouts.keep(catalog, fence, known, rollouts.Step("{}", 1, actions=("{}",)))[0]: None}
+        )
+        rollouts.end_lease(catalog, "web", fence)
         with catalog.writing() as database:
             named = {"kind": "image", "name": "www", "arch": "amd64", "recorded_at": now()}
             database.table("image_accounts").insert({"image": 1, "source": 1, **named})
