@@ -1,13 +1,14 @@
 """What runs in QEMU's place in quick tests: takes its arguments, and behaves like it where the provider looks.
 
 A real process with a real HTTP server on the forwarded port and QMP on the socket; the "disk" is a JSON file that says
-how its machine behaves: `boot_s` (until then connections are taken and closed, as QEMU's forward does), `status` and
-`body` of /, `starts` (false: QEMU itself fails). A file `sick` in its folder makes it answer 500. `/slow?1.5` takes so
-many seconds; `/credentials` gives back what SMBIOS was given.
+how its machine behaves: `boot_s` (until then connections are taken, and closed a moment later, as QEMU's forward does),
+`status` and `body` of /, `starts` (false: QEMU itself fails). A file `sick` in its folder makes it answer 500.
+`/slow?1.5` takes so many seconds; `/credentials` gives back what SMBIOS was given.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -45,23 +47,30 @@ def main(argv: list[str]) -> None:
     server = Server(("127.0.0.1", 0), handler(behaves, credentials))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     (guest_port,) = re.findall(r"hostfwd=tcp:127\.0\.0\.1:0-:(\d+)", given)
-    row = f"  TCP[HOST_FORWARD]  13       127.0.0.1 {server.server_port}       10.0.2.15 {guest_port}     0     0\n"
-    Path("console.log").open("a").write("booting\n")
+
+    def usernet() -> str:
+        rows = [
+            ("HOST_FORWARD", server.server_port),
+            *((state, port) for port, state in list(server.connections.items())),
+        ]
+        return "".join(f"  TCP[{state}]  13  127.0.0.1 {port}  10.0.2.15 {guest_port}  0  0\n" for state, port in rows)
+
+    Path("console.log").write_text("booting\n")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("qmp")
         listener.listen(4)
         while True:
             with listener.accept()[0] as connection:
-                converse(connection, row)
+                converse(connection, usernet)
 
 
-def converse(connection: socket.socket, usernet: str) -> None:
+def converse(connection: socket.socket, usernet: Callable[[], str]) -> None:
     file = connection.makefile("rw")
     try:
         print(json.dumps({"QMP": {"version": {}}}), file=file, flush=True)
         for line in file:
             asked = json.loads(line)["execute"]
-            said = usernet if asked == "human-monitor-command" else {}
+            said = usernet() if asked == "human-monitor-command" else {}
             print(json.dumps({"event": "NOISE"}), json.dumps({"return": said}), sep="\n", file=file, flush=True)
             if asked == "quit":
                 os._exit(0)
@@ -73,6 +82,19 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
+    def __init__(self, *how: Any) -> None:
+        self.connections: dict[int, str] = {}
+        super().__init__(*how)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.connections[client_address[1]] = "SYN_SENT"
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with contextlib.suppress(OSError):
+            self.connections.pop(request.getpeername()[1], None)
+        super().shutdown_request(request)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is no news."""
 
@@ -82,8 +104,11 @@ def handler(behaves: dict[str, Any], credentials: list[str]) -> type[BaseHTTPReq
         protocol_version = "HTTP/1.1"
 
         def handle(self) -> None:
-            if time.monotonic() - BEGAN >= behaves.get("boot_s", 0):
-                super().handle()
+            if time.monotonic() - BEGAN < behaves.get("boot_s", 0):
+                time.sleep(0.3)
+                return
+            self.server.connections[self.client_address[1]] = "ESTABLISHED"  # type: ignore[attr-defined]
+            super().handle()
 
         def do_GET(self) -> None:
             status, body = behaves.get("status", 200), behaves.get("body", "")

@@ -99,10 +99,19 @@ class Guests:
             self._start(machine, tag)
 
     def settle(self, guests: Iterable[Guest]) -> None:
-        """Wait until each guest's QEMU answers, and note its port. ProviderError where one ended instead, with why."""
+        """Wait until each guest's QEMU answers, and note its port. ProviderError where one ended instead, with why.
+
+        One whose folder somebody has removed cannot be asked, and is left as it is.
+        """
+        failed = None
         for guest in guests:
-            if guest.port is None and not guest.leaving:
-                self._settle(guest)
+            if guest.port is None and not guest.leaving and self._of(guest.id).is_dir():
+                try:
+                    self._settle(guest)
+                except ProviderError as error:
+                    failed = failed or error
+        if failed is not None:
+            raise failed
 
     def ask_port(self, guest: Guest) -> Guest:
         """The guest with its port as QEMU says it; unchanged where it does not answer. Writes nothing."""

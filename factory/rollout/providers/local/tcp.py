@@ -19,15 +19,23 @@ def is_open(guests: Guests, guest: Guest) -> bool | None:
     ends_at = time.monotonic() + min(guests.fleet.health.timeout_s, 2.0)
     try:
         with socket.create_connection(("127.0.0.1", guest.port), timeout=1) as connection:
+            connection.setblocking(False)
             ours = connection.getsockname()[1]
-            while time.monotonic() < ends_at:
-                state = state_in(guests.usernet(guest), ours)
-                if state != "SYN_SENT":
-                    return state == "ESTABLISHED"
+            while time.monotonic() < ends_at and not _is_closed(connection):
+                if state_in(guests.usernet(guest), ours) == "ESTABLISHED":
+                    return True
                 time.sleep(_POLL_S)
     except (OSError, ToolError):
         pass
     return False
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    """Whether the other side has closed a connection; what it may have said stays unread."""
+    try:
+        return connection.recv(1, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
 
 
 def state_in(info_usernet: str, source_port: int) -> str | None:
