@@ -36,7 +36,7 @@ def packages(obj: dict[str, Any], /, target: str | None, find: str | None, as_js
     form = tables.form_of(as_json=as_json, as_csv=as_csv)
     if (target is None) == (find is None):
         raise UsageError(
-            "name an image, or say what to --find", hint="factory packages web; factory packages --find openssl"
+            "name an image, or say what to --find", hint="factory packages web, or --find with the name of a package"
         )
     layout = Layout(obj["folder"].resolve())
     if find is not None:
