@@ -92,8 +92,8 @@ class Account:
         return Generation(number, self.image(letter), f"rollout-{number}")
 
 
-def fleet(account: Account, size: int = 2, external: tuple[External, ...] = (), **aws: Any) -> FleetSpec:
-    said = {"instance_type": "t3.micro", "region": [account.places[one] for one in account.regions], "drain_s": 10}
+def fleet(there: Account, /, size: int = 2, external: tuple[External, ...] = (), **aws: Any) -> FleetSpec:
+    said = {"instance_type": "t3.micro", "region": [there.places[one] for one in there.regions], "drain_s": 10}
     return FleetSpec(
         name="web", provider="aws", image="web", channel=None, size=size, min=1, max=2 * size, strategy="canary",
         health=Health(http=HttpProbe(80, "/health"), successes=2, interval_s=5), external=external, aws={**said, **aws},
@@ -108,11 +108,31 @@ def provider(spec: FleetSpec, connect: Connect, aws: StrictAws) -> AwsProvider:
     return AwsProvider(spec, checked, connect, Clock(aws.clock.now, aws.clock.sleep))
 
 
-def settle(
-    one: AwsProvider, aws: StrictAws, done: Callable[[], bool], step_s: float = 2.0, limit_s: float = 600.0
-) -> None:
-    """Let time pass until it is so."""
-    until = aws.clock.now() + limit_s
-    while not done():
-        assert aws.clock.now() < until, "it did not come to be"
-        aws.clock.sleep(step_s)
+@dataclass
+class Stage:
+    """An AWS, an account in it, and a fleet. Each `provider()` is another process: it remembers nothing."""
+
+    aws: StrictAws
+    account: Account
+    spec: FleetSpec
+
+    def provider(self) -> AwsProvider:
+        return provider(self.spec, self.account.connect, self.aws)
+
+    def until(self, done: Callable[[], object], step_s: float = 8.0, limit_s: float = 900.0) -> None:
+        """Let time pass until it is so."""
+        until = self.aws.clock.now() + limit_s
+        while not done():
+            assert self.aws.clock.now() < until, "it did not come to be"
+            self.aws.clock.sleep(step_s)
+
+    def left(self) -> list[str]:
+        """What there is of fleets, by name, without instances that ended."""
+        found: list[str] = []
+        for name in self.account.regions:
+            region = self.aws.region(name)
+            found += [f"group {one}" for one in region.autoscaling.autoscaling_groups]
+            found += [f"target group {one.name}" for one in region.elb.target_groups.values()]
+            found += [f"template {one}" for one in region.ec2.launch_template_name_to_ids]
+            found += [f"instance {one}" for one, life in region.lives.items() if life.ended_at is None]
+        return sorted(found)

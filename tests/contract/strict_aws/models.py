@@ -7,6 +7,7 @@ botocore's alone. A model knows required members, types, enumerations, patterns 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -152,7 +153,9 @@ def written(request: Request, result: Mapping[str, Any] | AwsError) -> tuple[int
     """A reply: status, headers, body."""
     name = get_service_model(request.service).service_name
     serializer = get_serializer_class(name, protocol(request.service))
-    made = serializer(_operation(request.service, request.operation)).serialize(result)
+    with warnings.catch_warnings():  # moto warns of codes that are in no model, such as Throttling
+        warnings.simplefilter("ignore", UserWarning)
+        made = serializer(_operation(request.service, request.operation)).serialize(result)
     status = result.status if isinstance(result, AwsError) else made["status_code"]
     body = made["body"]
     return status, dict(made["headers"]), body.encode() if isinstance(body, str) else body

@@ -1,9 +1,9 @@
 """The strict layer as a server: HTTP on loopback, in front of moto's own.
 
 Every request is read and checked by botocore's models, put to the rules, passed to moto's server, and what that answers
-is checked and corrected; whatever does not fit a model is noted in `violations`, which tests want empty. What goes wrong
-is said by `fault`: `throttle`, `lose` (done, and the connection cut before the reply), `cut` (cut before anything was
-done), or an error of choice.
+is checked and corrected; whatever fits no model is noted in `violations`, which tests want empty. What goes wrong is said
+by `fault`: `throttle`, `lose` (done, and the connection cut before the reply), `cut` (cut before anything was done), or
+an error of choice.
 """
 
 from __future__ import annotations

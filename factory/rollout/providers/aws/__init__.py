@@ -130,7 +130,7 @@ class AwsProvider:
             remover = Remover(calls, self.fleet.name)
             mine = ids.get(region.name, set())
             remover.end(seen, mine)
-            remover.clear(seen, seen.generations_of(mine) if named else seen.groups)
+            remover.clear(seen, seen.generations_of(mine) if named else None)
 
     def _check_image(self, seen: Seen, generation: Generation) -> None:
         """A generation never names two images."""

@@ -77,16 +77,15 @@ class Remover:
             if refusal.code not in NO_SUCH_INSTANCE:
                 raise
 
-    def clear(self, seen: Seen, generations: Iterable[int]) -> None:
-        """Remove what is left of generations that have ended, and of those older than any that lives."""
-        left = self._templates()
+    def clear(self, seen: Seen, ended: frozenset[int] | None = None) -> None:
+        """Remove what is left of generations of which something was `ended` (None: of all) and nothing is left, and of
+        those older than any that lives: launches that were given up."""
         serving = (arn for arn, weight in seen.front.weights.items() if weight)
         living = seen.present | {seen.generations[arn] for arn in serving if arn in seen.generations}
-        oldest = min(living, default=0)
-        known = {*seen.groups, *left, *seen.generations.values()}
-        due = {*generations} | {number for number in known if number < oldest}
-        for number in sorted(due & known - living):
-            if seen.is_empty(number):
+        known = {*seen.groups, *self._templates(), *seen.generations.values()} - living
+        for number in sorted(known):
+            is_due = ended is None or number in ended or number < min(living, default=number)
+            if is_due and seen.is_empty(number):
                 seen = self._remove(seen, number)
 
     def _templates(self) -> frozenset[int]:
