@@ -1,0 +1,35 @@
+"""What takes a rollout back by itself, whatever it waits for: an image that may not run, instances that fall ill."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from factory.rollout.machine import changes, seen
+from factory.rollout.model import Facts, Plan, State, Status
+
+MOST_FLAPS = 3
+_SERVING = frozenset({State.SHIFTING, State.ANALYSING, State.BAKING})
+
+
+def raised(plan: Plan, status: Status, facts: Facts) -> Status:
+    """Go back where the target may no longer be launched, or its instances do not stay healthy under traffic."""
+    if changes.goes_back(status) or not changes.may_return(plan, status):
+        return status
+    if facts.target_refused is not None and (status.no_return_at is None or plan.is_rolling):
+        return changes.back_for(status, facts.now, f"the image may not run: {facts.target_refused}")
+    if status.state not in _SERVING:
+        return status
+    healthy, wanted = len(seen.healthy(plan.generation, facts)), plan.stages[status.step].count
+    if healthy >= wanted:
+        return replace(status, ill_since=None)
+    if status.ill_since is None:
+        status = replace(status, ill_since=facts.now, flaps=status.flaps + 1)
+    why = f"only {healthy} of {wanted} new instances are healthy"
+    if status.flaps > MOST_FLAPS:
+        return changes.back_for(status, facts.now, f"{why}, for the {status.flaps}th time")
+    health = plan.fleet.health
+    grace_s = health.timeout_s + 2 * health.successes * health.interval_s
+    assert status.ill_since is not None
+    if facts.now - status.ill_since > grace_s:
+        return changes.back_for(status, facts.now, f"{why} for {grace_s:g} s")
+    return status

@@ -1,0 +1,93 @@
+"""The way back: whether there is one, and what is to be done on it. Before the point of no return it is a shift of
+weights; a rolling rollout that has retired some of the old generation launches those anew."""
+
+from __future__ import annotations
+
+from factory.rollout.machine import changes, seen, traffic
+from factory.rollout.model import Action, Deadline, Decision, Facts, Launch, Plan, Retire, State, Status
+
+
+def decide(plan: Plan, status: Status, facts: Facts, reason: str) -> Decision:
+    """Go back, the weights with the same decision."""
+    return aborting(plan, changes.back_for(status, facts.now, reason), facts)
+
+
+def late(plan: Plan, status: Status, facts: Facts, deadline: Deadline, what: str) -> Decision | None:
+    """What a wait that has taken too long comes to; None while it has not."""
+    if facts.now - status.since <= deadline.seconds:
+        return None
+    why = f"{what} within {deadline.seconds:g} s"
+    if deadline.then == "abort" and changes.may_return(plan, status):
+        return decide(plan, status, facts, why)
+    if deadline.then == "continue":
+        return None
+    return Decision(changes.paused(status, facts.now, "deadline", why))
+
+
+def aborting(plan: Plan, status: Status, facts: Facts) -> Decision:
+    """Decide whether there is a way back; the weights go back with the same decision."""
+    old = seen.present(plan.old_generation, facts)
+    wanted = traffic.old_weights(plan)
+    if plan.old_generation is not None and not traffic.is_shifted(facts, wanted):
+        if not old and not changes.relaunches(plan, status):
+            return Decision(changes.failed(status, facts, "nothing of the old generation is left"))
+        if facts.old_refused is not None and not plan.fleet.allow_revoked_fallback:
+            return Decision(changes.failed(status, facts, f"the old image may not run either: {facts.old_refused}"))
+        if not changes.relaunches(plan, status) and (worse := _would_serve_less(plan, facts)) is not None:
+            return Decision(changes.failed(status, facts, worse))
+    back = changes.enter(status, State.ROLLING_BACK, facts.now)
+    if changes.relaunches(plan, status) or traffic.is_shifted(facts, wanted):
+        return Decision(back)
+    return Decision(back, (traffic.shift(wanted, seen.leavers(plan, facts)),))
+
+
+def _would_serve_less(plan: Plan, facts: Facts) -> str | None:
+    """Why going back would take a fleet that serves below its minimum; None where it would not."""
+    serving = len(seen.serving_ones(facts, {number for number, weight in facts.observed.weights.items() if weight}))
+    left = sum(one.id not in facts.ill for one in seen.present(plan.old_generation, facts))
+    if left >= min(plan.fleet.min, serving):
+        return None
+    return f"only {left} of the old generation can serve, and {serving} serve now"
+
+
+def rolling_back(plan: Plan, status: Status, facts: Facts) -> Decision:
+    """Until the traffic is back and what is not of the old generation is gone."""
+    deadlines, waited_s = plan.fleet.deadlines, facts.now - status.since
+    if changes.relaunches(plan, status) and len(seen.healthy(plan.old_generation, facts)) < plan.fleet.size:
+        limit = deadlines.rollback.seconds + plan.fleet.health.deadline_s * plan.fleet.size
+        if facts.old_refused is not None:
+            return Decision(changes.failed(status, facts, f"the old image may not be launched: {facts.old_refused}"))
+        if waited_s > limit:
+            return Decision(changes.failed(status, facts, f"the old image did not come back within {limit:g} s"))
+        return Decision(status, _exchanged(plan, facts))
+    wanted, leaving = traffic.old_weights(plan), seen.leavers(plan, facts)
+    if not traffic.is_shifted(facts, wanted):
+        if waited_s > deadlines.rollback.seconds and not changes.relaunches(plan, status):
+            return Decision(changes.failed(status, facts, "the traffic did not go back"))
+        return Decision(status, (traffic.shift(wanted, leaving),))
+    if any(one.sessions for one in leaving) and waited_s <= deadlines.drain.seconds:
+        return Decision(status, (traffic.shift(wanted, leaving),))
+    if leaving and waited_s <= deadlines.drain.seconds + deadlines.retire.seconds:
+        return Decision(status, (Retire(seen.ids(leaving)),))
+    notes = (f"not gone yet: {', '.join(seen.ids(leaving))}; see factory drift",) if leaving else ()
+    return Decision(changes.enter(status, State.ROLLED_BACK, facts.now), notes=notes)
+
+
+def _exchanged(plan: Plan, facts: Facts) -> tuple[Action, ...]:
+    """One move towards a whole old generation, some of which was retired: never below min, never above max."""
+    assert plan.old_generation is not None
+    fleet, total = plan.fleet, len(facts.observed.instances)
+    old, new = seen.present(plan.old_generation, facts), seen.present(plan.generation, facts)
+    if len(old) < fleet.size and total < fleet.max:
+        return (Launch(plan.old_generation, min(fleet.size, len(old) + fleet.max - total)),)
+    if len(old) >= fleet.size:
+        return ()  # they warm
+    healthy = seen.healthy(plan.old_generation, facts) | seen.healthy(plan.generation, facts)
+    ill = [one for one in new if one.id not in healthy]
+    spare = ill or (list(new[-1:]) if len(healthy) > fleet.min else [])
+    if not spare:
+        return ()
+    if spare[0].sessions:
+        counts = {plan.old_generation: len(seen.healthy(plan.old_generation, facts)), plan.generation: len(new) - 1}
+        return (traffic.shift(traffic.by_count(counts), (spare[0],)),)
+    return (Retire((spare[0].id,)),)

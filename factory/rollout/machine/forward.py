@@ -1,0 +1,141 @@
+"""The way forward, a function for each state: what it waits for, and what comes then."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from factory.rollout.machine import back, changes, seen, traffic, wanted
+from factory.rollout.model import Deadline, Decision, Facts, Plan, Retire, State, Status, Verdict
+
+_SLACK_S = 60.0
+"""How much longer than its measurements an analysis may take before it counts as inconclusive."""
+
+
+def planned(_: Plan, status: Status, facts: Facts) -> Decision:
+    """Trust was asked before this decision."""
+    return Decision(changes.enter(status, State.VERIFIED, facts.now))
+
+
+def verified(_: Plan, status: Status, facts: Facts) -> Decision:
+    """Begin with the first stage."""
+    return Decision(changes.enter(status, State.LAUNCHING, facts.now))
+
+
+def launching(plan: Plan, status: Status, facts: Facts) -> Decision:
+    """Until there are as many instances as the stage is to have."""
+    stage = plan.stages[status.step]
+    actions = (*wanted.without_baseline(plan, status, facts), *wanted.launches(plan, status, facts))
+    has_baseline = not seen.needs_baseline(plan, status, stage) or seen.present(plan.baseline_generation, facts)
+    if len(seen.present(plan.generation, facts)) >= stage.count and has_baseline:
+        return Decision(changes.enter(status, State.WARMING, facts.now))
+    late = back.late(plan, status, facts, plan.fleet.deadlines.launch, "the instances were not launched")
+    return late or Decision(status, actions)
+
+
+def warming(plan: Plan, status: Status, facts: Facts) -> Decision:
+    """Until they are healthy."""
+    stage = plan.stages[status.step]
+    is_warm = len(seen.healthy(plan.generation, facts)) >= stage.count
+    needs_baseline = seen.needs_baseline(plan, status, stage)
+    if is_warm and (not needs_baseline or seen.healthy(plan.baseline_generation, facts)):
+        return Decision(changes.enter(status, State.SHIFTING, facts.now))
+    deadline = Deadline(plan.fleet.health.deadline_s, "abort")
+    if is_warm and facts.now - status.since > deadline.seconds:
+        note = "no baseline: the old image's fresh instance did not become healthy"
+        return Decision(changes.enter(replace(status, no_baseline=True), State.SHIFTING, facts.now), notes=(note,))
+    late = back.late(plan, status, facts, deadline, "the new instances did not become healthy")
+    return late or Decision(status, wanted.launches(plan, status, facts))
+
+
+def shifting(plan: Plan, status: Status, facts: Facts) -> Decision:
+    """Until the traffic goes as the stage wants it."""
+    weights = traffic.wanted(plan, status)
+    shift = traffic.shift(weights, seen.surplus(plan, status, facts))
+    if traffic.is_shifted(facts, weights):
+        done = changes.enter(status, State.ANALYSING, facts.now)
+        return Decision(done, (shift,) if shift.draining else ())
+    late = back.late(plan, status, facts, plan.fleet.deadlines.shift, "the traffic was not shifted")
+    return late or Decision(status, (shift,) if traffic.may_shift(plan, facts, shift) else ())
+
+
+def analysing(plan: Plan, status: Status, facts: Facts) -> Decision:
+    """Until the pause is over and the numbers are good; in a rolling rollout then the point of no return."""
+    stage = plan.stages[status.step]
+    if not (status.skip or status.full):
+        if facts.now - status.since < stage.pause_s:
+            return Decision(status, wanted.kept(plan, status, facts))
+        if stage.analyse and (held := _held_by_analysis(plan, status, facts, stage.pause_s)) is not None:
+            return held
+    if status.ill_since is not None:
+        return Decision(status, wanted.kept(plan, status, facts))
+    if seen.surplus(plan, status, facts):
+        passed = status.no_return_at if status.no_return_at is not None else facts.now
+        return Decision(replace(changes.enter(status, State.DRAINING, facts.now), no_return_at=passed))
+    return Decision(changes.next_stage(plan, status, facts))
+
+
+def baking(plan: Plan, status: Status, facts: Facts) -> Decision:
+    """Watch the whole new generation; the point of no return comes after it."""
+    bake_s = plan.fleet.bake_s
+    if not (status.skip or status.full):
+        analysed = plan.fleet.analysis is not None and bake_s > 0
+        if analysed and facts.finding is not None and facts.finding.verdict == Verdict.FAILED:
+            return back.decide(plan, status, facts, f"analysis failed: {facts.finding.why}")
+        if facts.now - status.since < bake_s:
+            return Decision(status, wanted.kept(plan, status, facts))
+        if analysed and (held := _held_by_analysis(plan, status, facts, bake_s)) is not None:
+            return held
+    if status.ill_since is not None:
+        return Decision(status, wanted.kept(plan, status, facts))
+    if not seen.others(plan, facts):
+        return Decision(changes.enter(status, State.SUCCEEDED, facts.now))
+    passed = status.no_return_at if status.no_return_at is not None else facts.now
+    return Decision(replace(changes.enter(status, State.DRAINING, facts.now), no_return_at=passed))
+
+
+def _held_by_analysis(plan: Plan, status: Status, facts: Facts, waited_s: float) -> Decision | None:
+    """What comes of an analysis that is not a success; None where it is one."""
+    analysis, finding = plan.fleet.analysis, facts.finding
+    if analysis is None or (finding is not None and finding.verdict == Verdict.SUCCESS):
+        return None
+    if finding is not None and finding.verdict == Verdict.FAILED:
+        return back.decide(plan, status, facts, f"analysis failed: {finding.why}")
+    if finding is not None and finding.verdict == Verdict.INCONCLUSIVE:
+        return Decision(
+            changes.paused(status, facts.now, "inconclusive", finding.why or "the analysis is inconclusive")
+        )
+    longest = waited_s + 3 * analysis.count * analysis.interval_s + _SLACK_S
+    if facts.now - status.since > longest:
+        return Decision(changes.paused(status, facts.now, "inconclusive", "the analysis did not come to an end"))
+    return Decision(status, wanted.kept(plan, status, facts))
+
+
+def draining(plan: Plan, status: Status, facts: Facts) -> Decision:
+    """Until what goes has no sessions left."""
+    leaving = seen.surplus(plan, status, facts) if changes.is_stage(plan, status) else seen.others(plan, facts)
+    weights = traffic.wanted(plan, status)
+    if not traffic.is_shifted(facts, weights):
+        deadline = Deadline(plan.fleet.deadlines.shift.seconds, "pause")
+        late = back.late(plan, status, facts, deadline, "the traffic was not shifted")
+        return late or Decision(status, (traffic.shift(weights, leaving),))
+    if not any(one.sessions for one in leaving):
+        return Decision(changes.enter(status, State.RETIRING, facts.now))
+    deadline = plan.fleet.deadlines.drain
+    if facts.now - status.since > deadline.seconds and deadline.then == "continue":
+        note = f"sessions that did not end within {deadline.seconds:g} s are cut"
+        return Decision(changes.enter(status, State.RETIRING, facts.now), notes=(note,))
+    late = back.late(plan, status, facts, deadline, "sessions did not end")
+    return late or Decision(status, (traffic.shift(weights, leaving),))
+
+
+def retiring(plan: Plan, status: Status, facts: Facts) -> Decision:
+    """Until it is gone."""
+    leaving = seen.surplus(plan, status, facts) if changes.is_stage(plan, status) else seen.others(plan, facts)
+    is_late = facts.now - status.since > plan.fleet.deadlines.retire.seconds
+    if leaving and not (is_late and plan.fleet.deadlines.retire.then == "continue"):
+        late = back.late(plan, status, facts, plan.fleet.deadlines.retire, "instances were not retired")
+        return late or Decision(status, (Retire(seen.ids(leaving)),))
+    notes = (f"not gone yet: {', '.join(seen.ids(leaving))}; see factory drift",) if leaving else ()
+    if changes.is_stage(plan, status):
+        return Decision(changes.next_stage(plan, status, facts), notes=notes)
+    return Decision(changes.enter(status, State.SUCCEEDED, facts.now), notes=notes)

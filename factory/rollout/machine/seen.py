@@ -1,0 +1,55 @@
+"""What there is of a fleet, told apart: what belongs to which side of a rollout, what is healthy, what is to go."""
+
+from __future__ import annotations
+
+from factory.rollout.model import Facts, Instance, Plan, Stage, Status
+
+
+def present(generation: int | None, facts: Facts) -> tuple[Instance, ...]:
+    """The instances of a generation that are not on their way out."""
+    return tuple(one for one in facts.observed.of(generation) if one.state != "stopping") if generation else ()
+
+
+def healthy(generation: int | None, facts: Facts) -> frozenset[str]:
+    """The ids of those of a generation that serve."""
+    return frozenset(one.id for one in present(generation, facts) if one.id in facts.healthy)
+
+
+def serving_ones(facts: Facts, generations: set[int]) -> list[Instance]:
+    """The healthy instances of some generations."""
+    there = facts.observed.instances
+    return [one for one in there if one.generation in generations and one.id in facts.healthy]
+
+
+def others(plan: Plan, facts: Facts) -> tuple[Instance, ...]:
+    """Everything that is not of the new generation."""
+    return tuple(one for one in facts.observed.instances if one.generation != plan.generation)
+
+
+def leavers(plan: Plan, facts: Facts) -> tuple[Instance, ...]:
+    """Everything that is not of the old generation."""
+    return tuple(one for one in facts.observed.instances if one.generation != plan.old_generation)
+
+
+def surplus(plan: Plan, status: Status, facts: Facts) -> tuple[Instance, ...]:
+    """The instances of the old generation that this stage of a rolling rollout lets go: the same ones each time."""
+    stage = plan.stages[status.step]
+    if not plan.is_rolling or stage.old_count is None:
+        return ()
+    old = sorted(facts.observed.of(plan.old_generation), key=lambda one: one.id)
+    return tuple(old[stage.old_count :])
+
+
+def ids(instances: tuple[Instance, ...]) -> tuple[str, ...]:
+    """Their ids, in order."""
+    return tuple(sorted(one.id for one in instances))
+
+
+def has_baseline(plan: Plan) -> bool:
+    """Whether a rollout is to have an instance to compare with."""
+    return plan.baseline_generation is not None and any(stage.baseline for stage in plan.stages)
+
+
+def needs_baseline(plan: Plan, status: Status, stage: Stage) -> bool:
+    """Whether a stage is to have one, and it can be had."""
+    return stage.baseline and not status.no_baseline and plan.baseline_generation is not None

@@ -1,0 +1,73 @@
+"""How the traffic is to go, whether it does, and whether it may be sent so just now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from factory.rollout.machine import seen
+from factory.rollout.model import Facts, Instance, Plan, Shift, Stage, State, Status
+
+
+def wanted(plan: Plan, status: Status) -> Mapping[int, int]:
+    """The weights of the stage a rollout is in, once it has shifted."""
+    if status.state in (State.DRAINING, State.RETIRING, State.BAKING) and not plan.is_rolling:
+        return {plan.generation: 100}
+    return of(plan, plan.stages[status.step], baseline=not status.no_baseline)
+
+
+def of_stage(plan: Plan, status: Status, step: int) -> Mapping[int, int]:
+    """The weights that a stage ends with."""
+    return of(plan, plan.stages[step], baseline=not status.no_baseline)
+
+
+def of(plan: Plan, stage: Stage, *, baseline: bool) -> Mapping[int, int]:
+    """The weights of a stage; `baseline`: with a share for the instance to compare with."""
+    if plan.old_generation is None or stage.weight == 100:
+        return {plan.generation: 100}
+    left = 100 - stage.weight
+    weights = {plan.generation: stage.weight}
+    if stage.baseline and baseline and plan.baseline_generation is not None:
+        share = min(left, max(1, round(stage.weight / stage.count)))  # as much as one of the new instances gets
+        weights[plan.baseline_generation] = share
+        left -= share
+    return {**weights, **({plan.old_generation: left} if left else {})}
+
+
+def old_weights(plan: Plan) -> Mapping[int, int]:
+    """All to the old generation."""
+    return {} if plan.old_generation is None else {plan.old_generation: 100}
+
+
+def by_count(counts: Mapping[int, int]) -> Mapping[int, int]:
+    """Weights in proportion to counts; together 100."""
+    total = sum(counts.values())
+    if not total:
+        return {}
+    weights = {generation: 100 * count // total for generation, count in counts.items()}
+    largest = max(weights, key=lambda generation: counts[generation])
+    weights[largest] += 100 - sum(weights.values())
+    return weights
+
+
+def shift(weights: Mapping[int, int], draining: tuple[Instance, ...] = ()) -> Shift:
+    """The action that has traffic go so."""
+    return Shift(tuple(sorted((number, weight) for number, weight in weights.items() if weight)), seen.ids(draining))
+
+
+def may_shift(plan: Plan, facts: Facts, shift: Shift) -> bool:
+    """Whether as many instances serve afterwards as do now, or as the fleet must have."""
+    after = {number for number, _ in shift.weights}
+    left = sum(one.generation in after and one.id not in shift.draining for one in seen.serving_ones(facts, after))
+    now = len(seen.serving_ones(facts, {number for number, weight in facts.observed.weights.items() if weight}))
+    return left >= min(plan.fleet.min, now)
+
+
+def is_shifted(facts: Facts, weights: Mapping[int, int]) -> bool:
+    """Whether the traffic goes as wanted; a percent more or less is what rounding over instances may make of it."""
+    sent = facts.observed.weights
+    numbers = {number for number, weight in (*sent.items(), *weights.items()) if weight}
+    return all(
+        abs(sent.get(number, 0) - weights.get(number, 0)) <= 1
+        and bool(sent.get(number, 0)) == bool(weights.get(number, 0))
+        for number in numbers
+    )
