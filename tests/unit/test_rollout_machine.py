@@ -180,6 +180,22 @@ def test_health_that_flaps_goes_back() -> None:
     assert "healthy" in drive.status.reason
 
 
+def test_instances_under_traffic_that_fall_ill_while_more_are_launched_go_back_at_once() -> None:
+    health = Health(tcp=80, deadline_s=1000)
+    drive = Drive(fleet(health=health, steps=(Step(50, 5),)), new=Behaviour(healthy_after_s=2, ill_after_s=14))
+    drive.run(State.LAUNCHING)
+    drive.run(State.ANALYSING)
+    drive.provider.injected = Faults(refused=frozenset(range(1, 10000)))  # nothing more can be launched
+    drive.run(State.LAUNCHING)
+    assert drive.status.step == 1
+    began = drive.now
+    while drive.status.state == State.LAUNCHING:
+        drive.turn()
+        drive.now += 1
+    assert drive.now - began < 30
+    assert "healthy" in drive.status.reason
+
+
 def test_source_that_is_empty_pauses_then_goes_back() -> None:
     drive = Drive(analysed(), finding=UNKNOWN)
     while drive.status.paused != "inconclusive":

@@ -8,18 +8,20 @@ from factory.rollout.machine import changes, seen
 from factory.rollout.model import Facts, Plan, State, Status
 
 MOST_FLAPS = 3
-_SERVING = frozenset({State.SHIFTING, State.ANALYSING, State.BAKING})
+_OF_THIS_STAGE = frozenset({State.SHIFTING, State.ANALYSING, State.BAKING})
+_OF_THE_STAGE_BEFORE = frozenset({State.LAUNCHING, State.WARMING})
 
 
 def raised(plan: Plan, status: Status, facts: Facts) -> Status:
     """Go back where the target may no longer be launched, or its instances do not stay healthy under traffic."""
     if changes.goes_back(status) or not changes.may_return(plan, status):
         return status
-    if facts.target_refused is not None and (status.no_return_at is None or plan.is_rolling):
+    if facts.target_refused is not None:
         return changes.back_for(status, facts.now, f"the image may not run: {facts.target_refused}")
-    if status.state not in _SERVING:
+    wanted = _how_many_serve(plan, status)
+    if not wanted:
         return status
-    healthy, wanted = len(seen.healthy(plan.generation, facts)), plan.stages[status.step].count
+    healthy = len(seen.healthy(plan.generation, facts))
     if healthy >= wanted:
         return replace(status, ill_since=None)
     if status.ill_since is None:
@@ -33,3 +35,12 @@ def raised(plan: Plan, status: Status, facts: Facts) -> Status:
     if facts.now - status.ill_since > grace_s:
         return changes.back_for(status, facts.now, f"{why} for {grace_s:g} s")
     return status
+
+
+def _how_many_serve(plan: Plan, status: Status) -> int:
+    """How many of the new generation were healthy when traffic was sent to them; 0: none has been sent yet."""
+    if status.state in _OF_THIS_STAGE:
+        return plan.stages[status.step].count
+    if status.state in _OF_THE_STAGE_BEFORE and status.step:
+        return plan.stages[status.step - 1].count
+    return 0
