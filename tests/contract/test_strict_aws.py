@@ -122,14 +122,12 @@ def bare() -> Iterator[Bench]:
 def strict(layered: Bench) -> Bench:
     assert layered.strict is not None
     layered.strict.reset()
-    layered.account.again()
     return layered
 
 
 @pytest.fixture
 def plain(bare: Bench) -> Bench:
     wipe(REGION)
-    bare.account.again()
     return bare
 
 
@@ -303,7 +301,7 @@ def unknown_target_group(bench: Bench) -> bool:
 def throttling(bench: Bench) -> bool:
     if bench.strict is not None:
         bench.strict.fault = lambda _: "throttle"
-    return refused("RequestLimitExceeded", bench.ec2.describe_images) and refused(
+    return refused("RequestLimitExceeded", bench.ec2.describe_instances) and refused(
         "Throttling", bench.autoscaling.describe_auto_scaling_groups
     )
 

@@ -12,10 +12,9 @@ from factory.rollout.providers.aws import AwsProvider, table
 from factory.rollout.providers.aws.calls import Clock, Connect
 from factory.schema import Faults
 from strict_aws.server import StrictAws
+from strict_aws.world import NOTHING
 
 REGIONS = ("eu-west-1", "us-east-1")
-
-NOTHING = {"Type": "fixed-response", "FixedResponseConfig": {"StatusCode": "503"}}
 
 
 def clients(url: str, attempts: int = 1) -> Connect:
@@ -56,33 +55,26 @@ class Account:
             for letter in images:
                 made = ec2.register_image(Name=f"image-{letter}", Architecture="x86_64", RootDeviceName="/dev/xvda")
                 self.amis[letter, region] = made["ImageId"]
-        return self.again()
+        return self
 
     def _network(self, region: str) -> dict[str, Any]:
-        ec2 = self.connect("ec2", region)
+        ec2, elb = self.connect("ec2", region), self.connect("elbv2", region)
         vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
         subnets = [
             ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.0.{number}.0/24", AvailabilityZone=region + zone)["Subnet"]
             for number, zone in enumerate("ab")
         ]
+        ids = [one["SubnetId"] for one in subnets]
         group = ec2.create_security_group(GroupName="web", Description="web", VpcId=vpc)["GroupId"]
+        balancer = elb.create_load_balancer(Name="web", Subnets=ids)["LoadBalancers"][0]["LoadBalancerArn"]
+        listener = elb.create_listener(LoadBalancerArn=balancer, Protocol="HTTP", Port=80, DefaultActions=[NOTHING])
         return {
             "name": region,
             "vpc": vpc,
-            "subnets": [one["SubnetId"] for one in subnets],
+            "subnets": ids,
             "security_groups": [group],
+            "listener": listener["Listeners"][0]["ListenerArn"],
         }
-
-    def again(self) -> Account:
-        """A new load balancer and listener in each region, after a reset."""
-        for region in self.regions:
-            elb, place = self.connect("elbv2", region), self.places[region]
-            balancer = elb.create_load_balancer(Name="web", Subnets=place["subnets"])["LoadBalancers"][0]
-            listener = elb.create_listener(
-                LoadBalancerArn=balancer["LoadBalancerArn"], Protocol="HTTP", Port=80, DefaultActions=[NOTHING]
-            )
-            place["listener"] = listener["Listeners"][0]["ListenerArn"]
-        return self
 
     def image(self, letter: str = "a") -> Image:
         references = {f"aws/{region}": self.amis[letter, region] for region in self.regions}

@@ -1,9 +1,9 @@
 """The strict layer as a server: HTTP on loopback, in front of moto's own.
 
 Every request is read and checked by botocore's models, put to the rules, passed to moto's server, and what that answers
-is checked and corrected; whatever fits no model is noted in `violations`, which tests want empty. What goes wrong is said
-by `fault`: `throttle`, `lose` (done, and the connection cut before the reply), `cut` (cut before anything was done), or
-an error of choice.
+is checked and corrected; whatever fits no model is noted in `violations`, which tests want empty. `fault` says what
+goes wrong: `throttle`, `lose` (done, and the connection cut before the reply), `cut` (before anything was done), or an
+error of choice.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class StrictAws:
     regions: dict[str, Region] = field(default_factory=dict)
     _written_at: dict[str, float] = field(default_factory=dict)
     _answered: dict[str, tuple[float, tuple[int, dict[str, str], bytes]]] = field(default_factory=dict)
-    _moto: Any = field(default_factory=lambda: DomainDispatcherApplication(create_backend_app))
+    _moto: dict[str, Any] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def reset(self, pace: Pace | None = None) -> None:
-        """An AWS without fleets and load balancers."""
+        """An AWS without fleets."""
         for region in self.regions:
             wipe(region)
         self.pace, self.fault = pace or Pace(), lambda _: None
@@ -135,7 +135,7 @@ class StrictAws:
             return models.written(request, error)
         if result is not None:
             return self._checked(request, models.written(request, result))
-        answer = self._by_moto(environ)
+        answer = self._by_moto(environ, request.service)
         if rule.after is None or answer[0] >= 400:
             return self._checked(request, answer)
         parsed = models.parsed(request, *answer)
@@ -143,9 +143,12 @@ class StrictAws:
         rule.after(region, request, parsed)
         return self._checked(request, models.written(request, parsed))
 
-    def _by_moto(self, environ: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
+    def _by_moto(self, environ: dict[str, Any], service: Any) -> tuple[int, dict[str, str], bytes]:
+        """What moto's server for a service answers; its dispatcher, which is slow, has nothing to find out here."""
+        if service not in self._moto:
+            self._moto[service] = create_backend_app(service)
         told: list[Any] = []
-        chunks = self._moto(environ, lambda status, headers, *_: told.append((status, headers)))
+        chunks = self._moto[service](environ, lambda status, headers, *_: told.append((status, headers)))
         body = b"".join(chunks)
         status, headers = told[-1]
         kept = {key: value for key, value in headers if key.lower() not in ("content-length", "connection")}

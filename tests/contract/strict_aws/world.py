@@ -14,18 +14,25 @@ from typing import Any
 
 from moto.autoscaling.models import autoscaling_backends
 from moto.ec2.models import ec2_backends
-from moto.elbv2.models import elbv2_backends
+from moto.elbv2.models import FakeAction, elbv2_backends
 
 ACCOUNT = "123456789012"
+NOTHING = {"Type": "fixed-response", "FixedResponseConfig": {"StatusCode": "503"}}
+"""The action of a listener that no fleet has taken."""
 
 
 def wipe(region: str) -> None:
-    """Take away all that a fleet has, and load balancers; networks and images stay. (Moto's reset takes a second.)"""
+    """Take away all that a fleet has; networks, images and load balancers stay. (Moto's own reset takes long.)"""
     ec2, elb = ec2_backends[ACCOUNT][region], elbv2_backends[ACCOUNT][region]
     for reservation in ec2.reservations.values():
         for instance in reservation.instances:
             if instance.state != "terminated":
                 instance.terminate()  # its address is free again
+    for balancer in elb.load_balancers.values():
+        for listener in balancer.listeners.values():
+            listener.default_actions = listener._default_rule[0].actions = [FakeAction(dict(NOTHING))]
+            listener._non_default_rules.clear()
+            elb.tagging_service.delete_all_tags_for_resource(listener.arn)
     for kept in (
         ec2.reservations,
         ec2.launch_templates,
@@ -33,7 +40,6 @@ def wipe(region: str) -> None:
         ec2.launch_template_insert_order,
         autoscaling_backends[ACCOUNT][region].autoscaling_groups,
         elb.target_groups,
-        elb.load_balancers,
     ):
         kept.clear()
 
