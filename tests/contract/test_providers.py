@@ -13,6 +13,7 @@ from typing import Protocol
 
 import pytest
 from local_fleets import LocalWorld
+from strict_aws.worlds import aws
 
 from factory.errors import FactoryError
 from factory.rollout.model import Generation, Image, Instance, Observation
@@ -54,7 +55,7 @@ def local(folder: Path) -> Iterator[World]:
         world.close()
 
 
-WORLDS: dict[str, Callable[[Path], AbstractContextManager[World]]] = {"local": local}
+WORLDS: dict[str, Callable[[Path], AbstractContextManager[World]]] = {"local": local, "aws": aws}
 
 
 @pytest.fixture(params=WORLDS)

@@ -57,7 +57,7 @@ class AwsProvider:
     def observe(self) -> Observation:
         """All instances of all regions; `healthy` as their target groups say. Ids are REGION/INSTANCE."""
         seen = [see(self._calls(one.name), self.fleet.name, one, health=True) for one in self.spec.regions]
-        carried = [traffic.carried(one.front, one.generations, one.present) for one in seen]
+        carried = [traffic.carried(one.weights, one.front.memory, one.present) for one in seen]
         return Observation(
             instances=tuple(instance for one in seen for instance in one.instances(self.spec.check.port)),
             weights=traffic.together(carried),
@@ -70,23 +70,42 @@ class AwsProvider:
             self._check_image(one, generation)
         there = {region: one.effective(generation.number) for region, one in seen.items()}
         for region, more in _spread(there, count).items():
-            maker = Maker(self._calls(region.name), self.fleet, self.spec, region)
-            maker.launch(seen[region], generation, more)
+            calls = self._calls(region.name)
+            Remover(calls, self.fleet.name).clear(seen[region], frozenset())
+            Maker(calls, self.fleet, self.spec, region).launch(seen[region], generation, more)
 
     def shift(self, weights: Mapping[int, int], draining: Iterable[str] = ()) -> None:
-        """Do of a shift what is due now. `draining` is left to `retire`, which waits for requests to end."""
+        """Do of a shift what is due now. `draining` is left to `retire`, which waits for requests to end. Raises
+        ProviderError where a generation is to get more and has no healthy instance."""
         asked = {number: weight for number, weight in weights.items() if weight}
-        for index, region in enumerate(self.spec.regions):
-            calls = self._calls(region.name)
-            seen = see(calls, self.fleet.name, region)
+        places = [
+            (calls, see(calls, self.fleet.name, region, health=True))
+            for region in self.spec.regions
+            for calls in (self._calls(region.name),)
+        ]
+        self._check_healthy([seen for _, seen in places], asked)
+        for index, (calls, seen) in enumerate(places):
             shifted_at = self._shift_region(calls, seen, asked)
-            is_last = index + 1 == len(self.spec.regions)
+            is_last = index + 1 == len(places)
             if shifted_at and not is_last and calls.clock.now() - shifted_at < self.spec.wait_s:
                 return
 
+    def _check_healthy(self, places: Iterable[Seen], asked: Mapping[int, int]) -> None:
+        """Traffic goes to no generation that cannot take it: in no region, and not where it is in none."""
+        somewhere: set[int] = set()
+        for seen in places:
+            for number, weight in traffic.fitted(asked, seen.present).items():
+                somewhere.add(number)
+                if weight > seen.weights.get(number, 0) and not seen.healthy(number):
+                    raise ProviderError(f"generation {number} has no healthy instance", where=seen.region.name)
+        for number in sorted(set(asked) - somewhere):
+            raise ProviderError(
+                f"generation {number} has no healthy instance, nor any", where=f"fleet.{self.fleet.name}"
+            )
+
     def _shift_region(self, calls: Calls, seen: Seen, asked: Mapping[int, int]) -> int:
         """Bring one region to what is asked of it; when that was done, or 0 if nobody needs to wait after it."""
-        actual, wanted = seen.front.percent(seen.generations), traffic.fitted(asked, seen.present)
+        actual, wanted = seen.weights, traffic.fitted(asked, seen.present)
         memory = seen.front.memory
         if actual == wanted and memory is not None and memory.asked == asked:
             return memory.at

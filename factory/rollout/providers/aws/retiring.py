@@ -1,8 +1,11 @@
 """Retiring in one region: ending instances by id, and removing what a generation had once nothing of it is left.
 
 The order of removal is against that of making: the front names the target group no more, then the Auto Scaling group,
-the target group, and last the launch template, by whose tag the rest is found again after a crash. Nothing that still
-takes traffic, or has an instance, is removed: AWS itself refuses that too.
+the target group, and last the launch template, by whose tag the rest is found again after a crash. A generation that has
+an instance, or a share of the traffic that others would get, is not removed.
+
+AWS lets a group go only when its last instance is gone, which takes a while. What remains of it until then (an empty
+group, a target group, a template: they cost nothing) is removed by the next call that retires or launches something.
 """
 
 from __future__ import annotations
@@ -80,13 +83,19 @@ class Remover:
     def clear(self, seen: Seen, ended: frozenset[int] | None = None) -> None:
         """Remove what is left of generations of which something was `ended` (None: of all) and nothing is left, and of
         those older than any that lives: launches that were given up."""
-        serving = (arn for arn, weight in seen.front.weights.items() if weight)
-        living = seen.present | {seen.generations[arn] for arn in serving if arn in seen.generations}
-        known = {*seen.groups, *self._templates(), *seen.generations.values()} - living
-        for number in sorted(known):
+        known = {*seen.groups, *self._templates(), *seen.generations.values()}
+        living = {number for number in known if not seen.is_empty(number)}
+        for number in sorted(known - living):
             is_due = ended is None or number in ended or number < min(living, default=number)
-            if is_due and seen.is_empty(number):
+            if is_due and self._is_idle(seen, number):
                 seen = self._remove(seen, number)
+
+    def _is_idle(self, seen: Seen, number: int) -> bool:
+        """Whether taking a generation out of the front changes nothing for the others: it has no weight there, or
+        nobody else has."""
+        arn = seen.target_group(number)
+        others = {other for other, weight in seen.front.weights.items() if weight and other != arn}
+        return not seen.front.weights.get(arn or "", 0) or not others
 
     def _templates(self) -> frozenset[int]:
         """The generations that have a launch template here."""
@@ -99,7 +108,8 @@ class Remover:
         arn = seen.target_group(number) or self._target_group(number)
         if arn in seen.front.weights:
             kept = {other: weight for other, weight in seen.front.weights.items() if other != arn}
-            seen = replace(seen, front=traffic.send(self.calls, seen.front, kept))
+            has_use = any(kept.values()) or seen.present - {number}
+            seen = replace(seen, front=traffic.send(self.calls, seen.front, kept if has_use else {}))
         name = names.group(self.fleet, number)
         gone = self._unless_gone(
             lambda: self.calls.ask("autoscaling", "delete_auto_scaling_group", AutoScalingGroupName=name)

@@ -66,6 +66,22 @@ class Seen:
         """The generations that are to have instances here."""
         return frozenset(number for number, group in self.groups.items() if group.desired or group.staying)
 
+    @cached_property
+    def weights(self) -> dict[int, int]:
+        """Generation -> percent of the traffic here, as the front sends it to instances: what it would send to a
+        generation that has none left goes nowhere, and is left out."""
+        return {
+            number: share
+            for number, share in self.front.percent(self.generations).items()
+            if number in self.present or not self.is_empty(number)
+        }
+
+    def healthy(self, generation: int) -> int:
+        """How many targets of a generation take requests here."""
+        tagged = ((one, names.from_list(machine.get("Tags"))) for one, machine in self.machines.items())
+        mine = [one for one, tags in tagged if names.generation_of(tags) == generation]
+        return sum(self.health.get(one) == "healthy" for one in mine)
+
     def target_group(self, generation: int) -> str | None:
         """The ARN of a generation's target group."""
         return next((arn for arn, number in self.generations.items() if number == generation), None)
@@ -105,15 +121,14 @@ class Seen:
         return all(machine["State"]["Name"] == "terminated" for machine in mine)
 
     def instances(self, port: int) -> list[Instance]:
-        """Everything that is, as the engine sees it. An instance that ended is told as stopping for as long as what its
-        generation had (group, target group) is still there, so that retiring goes on until that is gone too."""
+        """Everything that is, as the engine sees it; what ended is left out."""
         members = {one: group for group in self.groups.values() for one in group.members}
         found = []
         for one in sorted({*self.machines, *members}):
             machine, group = self.machines.get(one), members.get(one)
             tags = names.from_list(machine.get("Tags")) if machine is not None else dict(group.tags) if group else {}
             number = names.generation_of(tags)
-            state = self._state(one, group.members[one] if group is not None else None, number)
+            state = self._state(one, group.members[one] if group is not None else None)
             if state is None:
                 continue
             found.append(
@@ -129,12 +144,10 @@ class Seen:
             )
         return found
 
-    def _state(self, instance: str, life: str | None, generation: int | None) -> InstanceState | None:
+    def _state(self, instance: str, life: str | None) -> InstanceState | None:
         said = self.state_of(instance)
         if said == "terminated":
-            group = self.groups.get(generation or 0)
-            has_remains = group is not None and not group.desired and not group.staying
-            return "stopping" if has_remains else None
+            return None
         if said in _STOPPING or (life is not None and _leaves(life)):
             return "stopping"
         if said in ("pending", "unseen") or (life is not None and life.startswith("Pending")):

@@ -82,13 +82,12 @@ def fitted(asked: Mapping[int, int], present: frozenset[int]) -> dict[int, int]:
     return hundredths({number: weight for number, weight in asked.items() if weight and number in present})
 
 
-def carried(front: Front, generations: Mapping[str, int], present: frozenset[int]) -> dict[int, int]:
+def carried(actual: Mapping[int, int], memory: Memory | None, present: frozenset[int]) -> dict[int, int]:
     """The weights that a region carries out: those it was asked for if it sends them as well as it can, else what it
-    really sends."""
-    actual = front.percent(generations)
-    if front.memory is not None and actual == fitted(front.memory.asked, present):
-        return {number: weight for number, weight in front.memory.asked.items() if weight}
-    return actual
+    really sends (`actual`)."""
+    if memory is not None and actual and actual == fitted(memory.asked, present):
+        return {number: weight for number, weight in memory.asked.items() if weight}
+    return dict(actual)
 
 
 def together(regions: list[dict[int, int]]) -> dict[int, int]:
