@@ -15,7 +15,16 @@ from strict_aws.world import NOTHING, Pace
 
 from factory.errors import ProviderError, SpecError, UsageError
 from factory.model import Layout
-from factory.rollout.model import Deadline, Deadlines, External, FleetSpec, Health, HttpProbe, Instance
+from factory.rollout.model import (
+    Deadline,
+    Deadlines,
+    External,
+    FleetSpec,
+    Health,
+    HttpProbe,
+    Instance,
+    Observation,
+)
 from factory.rollout.providers import connect
 from factory.rollout.providers.aws import AwsProvider, names, table
 from factory.rollout.providers.aws.calls import Clock, Refusal, connector
@@ -250,14 +259,17 @@ def test_shift_sends_the_percent_that_were_asked(stage: Stage) -> None:
     assert provider.observe().weights == {}
 
 
-def test_shift_to_a_generation_that_is_not_there_is_no_traffic(stage: Stage) -> None:
+def test_old_generation_that_fell_ill_does_not_hold_up_the_new_one(stage: Stage) -> None:
     up(stage)
-    stage.provider().shift({1: 60, 7: 40})
-    assert stage.provider().observe().weights == {1: 60, 7: 40}, "as asked, as well as this region can"
-    up(stage, 7, "b")
-    assert stage.provider().observe().weights == {1: 100}, "now it could do better, and has not"
-    stage.provider().shift({1: 60, 7: 40})
-    assert stage.provider().observe().weights == {1: 60, 7: 40}
+    stage.provider().shift({1: 100})
+    up(stage, 2, "b")
+    stage.aws.sick.add(stage.account.amis["a", HERE])
+    stage.provider().shift({1: 50, 2: 50})
+    stage.provider().shift({2: 100})
+    assert stage.provider().observe().weights == {2: 100}
+    with pytest.raises(ProviderError, match="generation 1 has no healthy instance"):
+        stage.provider().shift({1: 100})
+    assert stage.provider().observe().weights == {2: 100}
 
 
 def test_weights_that_somebody_else_changed_are_told_and_set_again(stage: Stage) -> None:
@@ -266,6 +278,9 @@ def test_weights_that_somebody_else_changed_are_told_and_set_again(stage: Stage)
     elb = stage.account.connect("elbv2", HERE)
     elb.modify_listener(ListenerArn=stage.account.places[HERE]["listener"], DefaultActions=[NOTHING])
     assert stage.provider().observe().weights == {}
+    with pytest.raises(ProviderError, match="healthy"):
+        stage.provider().shift({1: 100})  # they are not health-checked, which begins again now
+    stage.aws.clock.sleep(16)
     stage.provider().shift({1: 100})
     assert stage.provider().observe().weights == {1: 100}
 
@@ -300,12 +315,15 @@ def test_rule_is_steered_and_what_comes_before_it_is_kept(stage: Stage) -> None:
     )
 
 
-def test_six_generations_do_not_fit_one_action(stage: Stage) -> None:
-    for number in range(1, 7):
+def test_sixth_generation_finds_room_only_beside_one_without_traffic(stage: Stage) -> None:
+    for number in range(1, 6):
         stage.provider().launch(stage.account.generation(number), 1)
-    stage.aws.clock.sleep(60)
+    stage.aws.clock.sleep(16)
+    stage.provider().shift(dict.fromkeys(range(1, 6), 20))
     with pytest.raises(ProviderError, match="at most 5"):
-        stage.provider().shift({1: 50, 2: 10, 3: 10, 4: 10, 5: 10, 6: 10})
+        stage.provider().launch(stage.account.generation(6), 1)
+    stage.provider().shift({1: 40, 2: 20, 4: 20, 5: 20})
+    up(stage, 6, count=1)
 
 
 # --- several regions
@@ -417,21 +435,44 @@ def test_retired_generation_leaves_nothing(stage: Stage) -> None:
         return not left
 
     stage.until(gone)
+    stage.provider().retire([])
     assert [one for one in stage.left() if "instance" not in one] == kept
     assert stage.provider().observe().weights == {2: 100}
     assert len(healthy(stage.provider(), 2)) == 2
 
 
-def test_generation_with_traffic_is_not_removed_though_its_instances_are(stage: Stage) -> None:
+def test_generation_whose_share_others_would_get_is_not_removed(stage: Stage) -> None:
+    old = up(stage)
+    up(stage, 2, "b")
+    stage.provider().shift({1: 90, 2: 10})
+    stage.provider().retire(old)
+    stage.aws.clock.sleep(60)
+    assert stage.provider().observe().weights == {2: 10}, "nobody is there to get the rest"
+    stage.provider().retire([])
+    assert "group factory-web-1" in stage.left()
+    stage.provider().shift({2: 100})
+    stage.provider().retire([])
+    assert "group factory-web-1" not in stage.left()
+
+
+def test_last_generation_is_removed_with_its_traffic(stage: Stage) -> None:
     ids = up(stage)
     stage.provider().shift({1: 100})
     stage.provider().retire(ids)
     stage.aws.clock.sleep(60)
-    stage.provider().retire(ids)
-    assert "group factory-web-1" in stage.left()
-    stage.provider().shift({})
+    assert stage.provider().observe() == Observation()
     stage.provider().retire([])
     assert stage.left() == []
+
+
+def test_what_is_left_of_a_generation_is_removed_by_the_next_launch(stage: Stage) -> None:
+    stage.provider().retire(up(stage))
+    stage.aws.clock.sleep(60)
+    up(stage, 2, "b")
+    assert [one for one in stage.left() if one.startswith(("group", "template"))] == [
+        "group factory-web-2",
+        "template factory-web-2",
+    ]
 
 
 def test_launch_that_did_not_get_far_is_cleared(stage: Stage) -> None:

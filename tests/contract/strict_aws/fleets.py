@@ -61,7 +61,7 @@ class Account:
         ec2, elb = self.connect("ec2", region), self.connect("elbv2", region)
         vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
         subnets = [
-            ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.0.{number}.0/24", AvailabilityZone=region + zone)["Subnet"]
+            ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.0.{64 * number}.0/18", AvailabilityZone=region + zone)["Subnet"]
             for number, zone in enumerate("ab")
         ]
         ids = [one["SubnetId"] for one in subnets]

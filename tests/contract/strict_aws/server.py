@@ -30,7 +30,7 @@ Fault = Callable[[Request], str | AwsError | None]
 _STATUS = {"ec2": 503}
 
 
-@dataclass
+@dataclass(repr=False)
 class StrictAws:
     """AWS for a test. `requests`: all that were made; `writes` those that were not reads."""
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from factory.errors import ProviderError
 from factory.model import Layout
@@ -71,8 +71,8 @@ class AwsProvider:
         there = {region: one.effective(generation.number) for region, one in seen.items()}
         for region, more in _spread(there, count).items():
             calls = self._calls(region.name)
-            Remover(calls, self.fleet.name).clear(seen[region], frozenset())
-            Maker(calls, self.fleet, self.spec, region).launch(seen[region], generation, more)
+            cleared = Remover(calls, self.fleet.name).clear(seen[region], lambda number: number < generation.number)
+            Maker(calls, self.fleet, self.spec, region).launch(cleared, generation, more)
 
     def shift(self, weights: Mapping[int, int], draining: Iterable[str] = ()) -> None:
         """Do of a shift what is due now. `draining` is left to `retire`, which waits for requests to end. Raises
@@ -83,12 +83,21 @@ class AwsProvider:
             for region in self.spec.regions
             for calls in (self._calls(region.name),)
         ]
+        places = [(calls, self._all_named(calls, seen)) for calls, seen in places]
         self._check_healthy([seen for _, seen in places], asked)
         for index, (calls, seen) in enumerate(places):
             shifted_at = self._shift_region(calls, seen, asked)
             is_last = index + 1 == len(places)
             if shifted_at and not is_last and calls.clock.now() - shifted_at < self.spec.wait_s:
                 return
+
+    def _all_named(self, calls: Calls, seen: Seen) -> Seen:
+        """Name generations that somebody took out of the front, with weight 0: they are health-checked again."""
+        named = {**seen.front.weights, **self._named(seen, {})}
+        if len(named) > traffic.MOST_NAMED or named == dict(seen.front.weights):
+            return seen
+        weights = {arn: seen.front.weights.get(arn, 0) for arn in named}
+        return replace(seen, front=traffic.send(calls, seen.front, weights))
 
     def _check_healthy(self, places: Iterable[Seen], asked: Mapping[int, int]) -> None:
         """Traffic goes to no generation that cannot take it: in no region, and not where it is in none."""
@@ -114,14 +123,12 @@ class AwsProvider:
         at = math.ceil(calls.clock.now()) if traffic.rises(wanted, before) else 0
         front = traffic.remember(calls, seen.front, Memory(asked, at))
         if actual != wanted:
-            traffic.send(calls, front, self._named(seen, wanted))
+            traffic.send(calls, front, self._named(seen, wanted) if wanted else {})
         return at
 
     def _named(self, seen: Seen, wanted: Mapping[int, int]) -> dict[str, int]:
         """The weights by target group. Those that get nothing stay named, the newest first, so that they are
         health-checked and traffic can go back to them."""
-        if not wanted:
-            return {}
         found: dict[str, int] = {}
         for number, weight in sorted(wanted.items(), reverse=True):
             arn = seen.target_group(number)
@@ -149,7 +156,8 @@ class AwsProvider:
             remover = Remover(calls, self.fleet.name)
             mine = ids.get(region.name, set())
             remover.end(seen, mine)
-            remover.clear(seen, seen.generations_of(mine) if named else None)
+            ended = seen.generations_of(mine)
+            remover.clear(seen, ended.__contains__ if named else lambda _: True)
 
     def _check_image(self, seen: Seen, generation: Generation) -> None:
         """A generation never names two images."""

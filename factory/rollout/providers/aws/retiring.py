@@ -1,8 +1,8 @@
 """Retiring in one region: ending instances by id, and removing what a generation had once nothing of it is left.
 
 The order of removal is against that of making: the front names the target group no more, then the Auto Scaling group,
-the target group, and last the launch template, by whose tag the rest is found again after a crash. A generation that has
-an instance, or a share of the traffic that others would get, is not removed.
+the target group, and last the launch template, by whose tag the rest is found again after a crash. A generation is not
+removed while it has an instance, or a share of the traffic that others would get.
 
 AWS lets a group go only when its last instance is gone, which takes a while. What remains of it until then (an empty
 group, a target group, a template: they cost nothing) is removed by the next call that retires or launches something.
@@ -80,15 +80,16 @@ class Remover:
             if refusal.code not in NO_SUCH_INSTANCE:
                 raise
 
-    def clear(self, seen: Seen, ended: frozenset[int] | None = None) -> None:
-        """Remove what is left of generations of which something was `ended` (None: of all) and nothing is left, and of
-        those older than any that lives: launches that were given up."""
+    def clear(self, seen: Seen, due: Callable[[int], bool]) -> Seen:
+        """Remove what is left of generations that have ended: of those that are `due`, and of those older than any that
+        lives, which are launches that were given up. (One that is not due may have been launched a moment ago, and not
+        be seen everywhere yet.) What is seen after it."""
         known = {*seen.groups, *self._templates(), *seen.generations.values()}
         living = {number for number in known if not seen.is_empty(number)}
         for number in sorted(known - living):
-            is_due = ended is None or number in ended or number < min(living, default=number)
-            if is_due and self._is_idle(seen, number):
+            if (due(number) or number < min(living, default=number)) and self._is_idle(seen, number):
                 seen = self._remove(seen, number)
+        return seen
 
     def _is_idle(self, seen: Seen, number: int) -> bool:
         """Whether taking a generation out of the front changes nothing for the others: it has no weight there, or
