@@ -13,7 +13,7 @@ from strict_aws.models import AwsError
 from strict_aws.server import StrictAws, served
 from strict_aws.world import NOTHING, Pace
 
-from factory.errors import ProviderError, SpecError, UsageError
+from factory.errors import ProviderError, SpecError
 from factory.model import Layout
 from factory.rollout.model import (
     Deadline,
@@ -187,7 +187,7 @@ def test_launch_of_an_ami_that_is_not_there_is_refused(stage: Stage) -> None:
     with pytest.raises(ProviderError, match="not there"):
         stage.provider().launch(gone, 2)
     elsewhere = replace(generation, image=replace(generation.image, references={"aws/eu-north-1": "ami-1"}))
-    with pytest.raises(UsageError, match=f"no AMI in {HERE}"):
+    with pytest.raises(ProviderError, match=f"no AMI in {HERE}"):
         stage.provider().launch(elsewhere, 2)
     assert stage.left() == []
 
@@ -303,7 +303,7 @@ def test_rule_is_steered_and_what_comes_before_it_is_kept(stage: Stage) -> None:
         Actions=[sign_in, {**NOTHING, "Order": 2}],
     )["Rules"][0]["RuleArn"]
     here = {key: value for key, value in place.items() if key != "listener"}
-    stage.spec = fleet(stage.account, region=[{**here, "rule": rule}])
+    stage.spec = fleet(stage.account, regions=[{**here, "rule": rule}])
     assert stage.provider().faults("amd64") == []
     up(stage)
     stage.provider().shift({1: 100})
@@ -579,7 +579,7 @@ def test_faults_name_what_is_not_there(stage: Stage) -> None:
     other = stage.account.connect("ec2", HERE).create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
     listener = place["listener"][:-4] + "0000"
     wrong = {**place, "vpc": other, "listener": listener}
-    stage.spec = fleet(stage.account, instance_type="t3.gigantic", region=[wrong])
+    stage.spec = fleet(stage.account, instance_type="t3.gigantic", regions=[wrong])
     faults = stage.provider().faults("amd64")
     assert any(place["subnets"][0] in fault and other in fault for fault in faults)
     assert any(place["security_groups"][0] in fault for fault in faults)
@@ -667,15 +667,15 @@ def _read(tmp_path: Path, aws: dict[str, Any], **fleet_says: Any) -> str:
     return str(caught.value)
 
 
-RIGHT = {"instance_type": "t3.micro", "region": [_place("eu-west-1")]}
+RIGHT = {"instance_type": "t3.micro", "regions": [_place("eu-west-1")]}
 
 
 @pytest.mark.parametrize(
     ("aws", "said"),
     [
-        ({}, 'the key "region" is missing'),
-        ({"region": []}, "must name at least one"),
-        ({"region": RIGHT["region"]}, 'the key "instance_type" is missing'),
+        ({}, 'the key "regions" is missing'),
+        ({"regions": []}, "must name at least one"),
+        ({"regions": RIGHT["regions"]}, 'the key "instance_type" is missing'),
         ({**RIGHT, "instance_typ": "x"}, 'did you mean "instance_type"'),
         ({**RIGHT, "instance_type": "small"}, "an instance type"),
         ({**RIGHT, "protocol": "TCP"}, "HTTP"),
@@ -686,14 +686,14 @@ RIGHT = {"instance_type": "t3.micro", "region": [_place("eu-west-1")]}
         ({**RIGHT, "tags": {"factory:fleet": "x"}}, "set by AWS or by the factory"),
         ({**RIGHT, "tags": {"a b": "x"}}, "the key of a tag"),
         ({**RIGHT, "tags": {"a": "x,y"}}, "the value of a tag"),
-        ({**RIGHT, "region": [{**_place("eu-west-1"), "vpc": "vpc"}]}, "the id of a VPC"),
-        ({**RIGHT, "region": [{**_place("eu-west-1"), "subnets": []}]}, "at least 1"),
-        ({**RIGHT, "region": [{**_place("eu-west-1"), "name": "Europe"}]}, "a region, such as"),
-        ({**RIGHT, "region": [{**_place("eu-west-1"), "name": "us-east-1"}]}, "this one is not in us-east-1"),
-        ({**RIGHT, "region": [{**_place("eu-west-1"), "rule": "arn"}]}, "either a listener or a rule"),
-        ({**RIGHT, "region": [_place("eu-west-1")] * 2}, "stands there twice"),
-        ({**RIGHT, "region": [_place(one) for one in (*REGIONS, "eu-north-1")]}, "do not reach 3 regions"),
-        ({**RIGHT, "region": [_place(one) for one in REGIONS], "wait_s": 60}, "the deadline for a shift is 60 s"),
+        ({**RIGHT, "regions": [{**_place("eu-west-1"), "vpc": "vpc"}]}, "the id of a VPC"),
+        ({**RIGHT, "regions": [{**_place("eu-west-1"), "subnets": []}]}, "at least 1"),
+        ({**RIGHT, "regions": [{**_place("eu-west-1"), "name": "Europe"}]}, "a region, such as"),
+        ({**RIGHT, "regions": [{**_place("eu-west-1"), "name": "us-east-1"}]}, "this one is not in us-east-1"),
+        ({**RIGHT, "regions": [{**_place("eu-west-1"), "rule": "arn"}]}, "either a listener or a rule"),
+        ({**RIGHT, "regions": [_place("eu-west-1")] * 2}, "stands there twice"),
+        ({**RIGHT, "regions": [_place(one) for one in (*REGIONS, "eu-north-1")]}, "do not reach 3 regions"),
+        ({**RIGHT, "regions": [_place(one) for one in REGIONS], "wait_s": 60}, "the deadline for a shift is 60 s"),
         ({**RIGHT, "wait_s": float("nan")}, "must be a number"),
     ],
 )  # fmt: skip
@@ -710,7 +710,8 @@ def test_table_that_is_wrong_is_refused_with_its_place(tmp_path: Path, aws: dict
         (Health(http=HttpProbe(80, body="ok")), "does not look into the body"),
         (Health(http=HttpProbe(80, status=503)), "200 to 499"),
         (Health(http=HttpProbe(80), successes=11), "at most 10 successes"),
-        (Health(http=HttpProbe(80), interval_s=301), "at least every 300 s"),
+        (Health(http=HttpProbe(80), interval_s=301), "checks every 5 to 300 s"),
+        (Health(http=HttpProbe(80), interval_s=1), "checks every 5 to 300 s"),
     ],
 )
 def test_health_that_a_load_balancer_cannot_check_is_refused(tmp_path: Path, health: Health, said: str) -> None:
@@ -736,6 +737,6 @@ def test_fault_of_a_table_names_the_line(tmp_path: Path) -> None:
 
 
 def test_check_is_the_nearest_that_a_load_balancer_can_do() -> None:
-    check = table.as_check(Health(http=HttpProbe(8080, "/up", 204), successes=1, interval_s=1, timeout_s=5))
+    check = table.as_check(Health(http=HttpProbe(8080, "/up", 204), successes=1, interval_s=5, timeout_s=5))
     assert (check.port, check.path, check.status) == (8080, "/up", 204)
     assert (check.interval_s, check.timeout_s, check.successes) == (5, 4, 2)

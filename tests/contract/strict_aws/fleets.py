@@ -85,7 +85,7 @@ class Account:
 
 
 def fleet(there: Account, /, size: int = 2, external: tuple[External, ...] = (), **aws: Any) -> FleetSpec:
-    said = {"instance_type": "t3.micro", "region": [there.places[one] for one in there.regions], "drain_s": 10}
+    said = {"instance_type": "t3.micro", "regions": [there.places[one] for one in there.regions], "drain_s": 10}
     return FleetSpec(
         name="web", provider="aws", image="web", channel=None, size=size, min=1, max=2 * size, strategy="canary",
         health=Health(http=HttpProbe(80, "/health"), successes=2, interval_s=5), external=external, aws={**said, **aws},

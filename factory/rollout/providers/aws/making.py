@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from factory.errors import ProviderError, UsageError
+from factory.errors import ProviderError
 from factory.rollout.model import FleetSpec, Generation
 from factory.rollout.providers.aws import names, traffic
 from factory.rollout.providers.aws.calls import (
@@ -67,7 +67,7 @@ class Maker:
         place = f"aws/{self.region.name}"
         ami = generation.image.references.get(place)
         if ami is None:
-            raise UsageError(
+            raise ProviderError(
                 f"{generation.image.name} has no AMI in {self.region.name}",
                 where=str(generation.image.digest),
                 hint=f'its entry in images.lock needs an artifact "{place}"',

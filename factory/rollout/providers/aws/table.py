@@ -19,7 +19,7 @@ KEYS = (
     "instance_profile",
     "instance_type",
     "protocol",
-    "region",
+    "regions",
     "replaces",
     "tags",
     "wait_s",
@@ -131,7 +131,7 @@ def read(fleet: FleetSpec, faults: Faults) -> AwsSpec:
 
 def _regions(table: Table) -> tuple[Region, ...]:
     found: list[Region] = []
-    for one in table.list_of_tables("region"):
+    for one in table.list_of_tables("regions"):
         one.close(REGION_KEYS)
         region = Region(
             name=one.text("name", _REGION, required=True),
@@ -151,10 +151,10 @@ def _regions(table: Table) -> tuple[Region, ...]:
         if any(other.name == region.name for other in found):
             one.fault("name", f"{region.name} stands there twice")
         found.append(region)
-    if not found and not table.has("region"):
-        table.faults.add(table.at(), 'the key "region" is missing (a list of tables: [[fleet.NAME.aws.region]])')
+    if not found and not table.has("regions"):
+        table.faults.add(table.at(), 'the key "regions" is missing (a list of tables: [[fleet.NAME.aws.regions]])')
     elif not found:
-        table.fault("region", "must name at least one")
+        table.fault("regions", "must name at least one")
     return tuple(found)
 
 
@@ -175,7 +175,7 @@ def _tags(table: Table) -> dict[str, str]:
 
 
 def _check(fleet: FleetSpec, faults: Faults) -> Check:
-    """The fleet's health as a load balancer can ask for it: less patient in nothing, faults where it cannot."""
+    """The fleet's health as a load balancer asks for it; faults where it cannot."""
     health, where = fleet.health, f"fleet.{fleet.name}.health"
     if health.http is None:
         faults.add(where, "an Application Load Balancer checks by HTTP only: give `http` in place of `tcp`")
@@ -185,13 +185,13 @@ def _check(fleet: FleetSpec, faults: Faults) -> Check:
         faults.add(f"{where}.http", f"an Application Load Balancer can expect a status of {_STATUS} only")
     if health.successes > _SUCCESSES.most:
         faults.add(where, f"an Application Load Balancer counts at most {_SUCCESSES.most:g} successes")
-    if health.interval_s > _INTERVAL.most:
-        faults.add(where, f"an Application Load Balancer checks at least every {_INTERVAL.most:g} s")
+    if health.interval_s not in _INTERVAL:
+        faults.add(where, f"an Application Load Balancer checks every {_INTERVAL} s: give such an `interval_s`")
     return as_check(health)
 
 
 def as_check(health: Health) -> Check:
-    """The nearest check that a load balancer can do: every 5 s at most, 2 successes at least."""
+    """The nearest check that a load balancer can do: 2 successes at least, and less time to answer than between two."""
     interval_s = min(max(math.ceil(health.interval_s), int(_INTERVAL.least)), int(_INTERVAL.most))
     timeout_s = min(max(math.ceil(health.timeout_s), int(_TIMEOUT.least)), int(_TIMEOUT.most), interval_s - 1)
     return Check(
@@ -208,7 +208,7 @@ def _fits(fleet: FleetSpec, spec: AwsSpec, table: Table) -> None:
     """What the rest of the fleet asks for, against what it is to run on."""
     count = len(spec.regions)
     if fleet.size < count:
-        table.fault("region", f"{fleet.size} instances do not reach {count} regions: raise size, or name fewer")
+        table.fault("regions", f"{fleet.size} instances do not reach {count} regions: raise size, or name fewer")
     longest = spec.wait_s * (count - 1)
     if longest >= fleet.deadlines.shift.seconds:
         table.fault(
