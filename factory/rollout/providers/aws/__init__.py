@@ -166,7 +166,7 @@ class AwsProvider:
             raise ProviderError(
                 f"generation {generation.number} of {self.fleet.name} is of {group.tags.get(names.DIGEST)}",
                 where=seen.region.name,
-                hint="another factory has a fleet of this name here, or this one lost its catalog",
+                hint="a fleet of this name is run from elsewhere too, or the catalog here was lost",
             )
 
     def _calls(self, region: str) -> Calls:

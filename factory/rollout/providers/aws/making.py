@@ -110,7 +110,7 @@ class Maker:
             raise ProviderError(
                 f"the launch template {name} is of {found}, not of {ami}",
                 where=self.region.name,
-                hint="another factory has a fleet of this name here, or this one lost its catalog",
+                hint="a fleet of this name is run from elsewhere too, or the catalog here was lost",
             )
         return str(there["LaunchTemplateId"])
 
