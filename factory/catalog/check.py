@@ -96,7 +96,10 @@ def _schema(connection: sqlite3.Connection) -> Iterator[str]:
 
 
 def _parts(connection: sqlite3.Connection) -> dict[tuple[str, str], str]:
-    sql = "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_stat%'"
+    sql = (
+        "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_stat%'"
+        r" AND name NOT LIKE '\_litestream\_%' ESCAPE '\'"  # Litestream makes such, empty ones
+    )
     return {(kind, name): text for kind, name, text in connection.execute(sql)}
 
 

@@ -596,6 +596,15 @@ def test_missing_and_added_triggers_are_found(filled: Path, tmp_path: Path) -> N
     assert "schema: there is a trigger evil, which is not one of ours" in found
 
 
+def test_tables_that_litestream_makes_are_no_problem(filled: Path, tmp_path: Path) -> None:
+    path = copied(filled, tmp_path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE _litestream_lock (id INTEGER)")
+        connection.execute("CREATE TABLE xlitestream_lock (id INTEGER)")
+    with Catalog.read(path) as catalog:
+        assert problems(catalog) == ["schema: there is a table xlitestream_lock, which is not one of ours"]
+
+
 def test_whole_catalog_has_no_problem(catalog: Catalog) -> None:
     assert problems(catalog) == []
 
