@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -30,7 +31,7 @@ UNKNOWN = Finding(Verdict.INCONCLUSIVE, "no data")
 BAD = Finding(Verdict.FAILED, "error_rate is 0.5")
 
 
-def analysed(**more: object) -> FleetSpec:
+def analysed(**more: Any) -> FleetSpec:
     return fleet(analysis=analysis(), **more)
 
 

@@ -84,8 +84,11 @@ class Front:
         for name in [name for name, one in seen.items() if wanted.get(name, one.server).port != one.server.port]:
             self._remove(name)
             del seen[name]
-        for name in wanted.keys() - seen.keys():
-            self._command(*haproxy.adding(wanted[name], self.fleet.health))
+        for name, server in wanted.items():
+            if name not in seen:
+                self._command(haproxy.adding(server, self.fleet.health))
+            if name not in seen or seen[name].closed:  # perhaps added by somebody who was killed right after
+                self._command(*haproxy.opening(name))
         for server in sorted(wanted.values(), key=lambda one: -one.weight):
             if not _as_wanted(seen.get(server.name), server):
                 self._command(*haproxy.weighing(server))

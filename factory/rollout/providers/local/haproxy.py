@@ -35,13 +35,14 @@ class Server:
 class Seen:
     """A server as HAProxy sees it. `up`: it would get traffic if its weight says so. `healthy` None: not checked yet.
 
-    `draining`: kept from new sessions by command, whatever its weight.
+    `draining`: kept from new sessions by command, whatever its weight. `closed`: in maintenance.
     """
 
     server: Server
     up: bool
     healthy: bool | None
     draining: bool
+    closed: bool
     sessions: int
 
     @property
@@ -105,14 +106,14 @@ def servers_in(text: str) -> list[Server]:
     ]
 
 
-def adding(server: Server, health: Health) -> list[str]:
-    """The commands that add a server. Its health is looked at, and it gets nothing before `weighing` says so."""
-    target = f"{BACKEND}/{server.name}"
-    return [
-        f"add server {target} 127.0.0.1:{server.port} {_check(health)} weight 0",
-        f"enable health {target}",
-        f"set server {target} state drain",
-    ]
+def adding(server: Server, health: Health) -> str:
+    """The command that adds a server: in maintenance, until `opening` says otherwise."""
+    return f"add server {BACKEND}/{server.name} 127.0.0.1:{server.port} {_check(health)} weight 0"
+
+
+def opening(name: str) -> list[str]:
+    """The commands that end a server's maintenance. Its health is looked at; it gets nothing before `weighing`."""
+    return [f"enable health {BACKEND}/{name}", f"set server {BACKEND}/{name} state drain"]
 
 
 def weighing(server: Server) -> list[str]:
@@ -150,6 +151,7 @@ def seen_in(stat: str) -> dict[str, Seen]:
             up=up,
             healthy=None if up and checked not in _HEALTHY_CHECKS else up,
             draining=status in ("DRAIN", "MAINT"),
+            closed=status == "MAINT",
             sessions=int(row["scur"]),
         )
     return found

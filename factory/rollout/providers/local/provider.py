@@ -76,13 +76,13 @@ class LocalProvider:
             finally:
                 self._register()
 
-    def shift(self, weights: Mapping[int, int]) -> None:
-        """Bring HAProxy to these weights. ProviderError, and nothing changed, where a generation that is to get
-        traffic has no healthy guest: the traffic stays where it is."""
+    def shift(self, weights: Mapping[int, int], draining: Iterable[str] = ()) -> None:
+        """Bring HAProxy to these weights; guests that are draining get nothing new. ProviderError, and nothing changed,
+        where a generation that is to get traffic has no healthy guest: the traffic stays where it is."""
         with self._changing():
             running = self._clean()
             self._register()
-            self.front.apply(self._weighed(weights, running))
+            self.front.apply(self._weighed(weights, running, frozenset(draining)))
 
     def retire(self, instances: Iterable[str]) -> None:
         """Take guests from HAProxy and stop them. Sessions that are still open a moment later are cut off."""
@@ -123,15 +123,18 @@ class LocalProvider:
             if guest.port is not None
         )
 
-    def _weighed(self, percent: Mapping[int, int], running: Mapping[str, Guest]) -> list[Server]:
+    def _weighed(
+        self, percent: Mapping[int, int], running: Mapping[str, Guest], draining: frozenset[str]
+    ) -> list[Server]:
         """What HAProxy is to have for these weights. ProviderError where somebody is to get traffic and cannot."""
-        wanted = [guest.id for guest in running.values() if percent.get(guest.tag.generation)]
+        taking = [guest for guest in running.values() if guest.id not in draining]
+        wanted = [guest.id for guest in taking if percent.get(guest.tag.generation)]
         seen = self.front.checked(wanted)
         guests = [self._addressed(guest, seen) for guest in running.values() if not guest.leaving]
         health = self._health(guests, seen)
         healthy: dict[int, list[str]] = {}
         for guest in sorted(guests, key=lambda guest: guest.id):
-            if guest.id in seen and seen[guest.id].up and health.get(guest.id):
+            if guest.id not in draining and guest.id in seen and seen[guest.id].up and health.get(guest.id):
                 healthy.setdefault(guest.tag.generation, []).append(guest.id)
         idle = [generation for generation, share in sorted(percent.items()) if share and generation not in healthy]
         if idle:
@@ -145,7 +148,11 @@ class LocalProvider:
             for generation, names in healthy.items()
         }
         return [
-            Server(guest.id, guest.port, given.get(guest.id, peers.get(guest.tag.generation, 0)))
+            Server(
+                guest.id,
+                guest.port,
+                0 if guest.id in draining else given.get(guest.id, peers.get(guest.tag.generation, 0)),
+            )
             for guest in guests
             if guest.port is not None
         ]
