@@ -361,6 +361,25 @@ def test_going_back_waits_for_no_region(wide: Stage) -> None:
         assert max(one["Weight"] for one in groups) == 100
 
 
+def test_region_that_cannot_go_back_does_not_keep_the_others_from_it(wide: Stage) -> None:
+    up(wide, count=4)
+    up(wide, 2, "b", count=4)
+    wide.provider().shift({1: 100})
+    wide.provider().shift({1: 50, 2: 50})
+    wide.aws.clock.sleep(301)
+    wide.provider().shift({1: 50, 2: 50})
+    wide.aws.sick.add(wide.account.amis["a", REGIONS[1]])
+    with pytest.raises(ProviderError, match="no healthy instance"):
+        wide.provider().shift({1: 100})
+    assert wide.provider().observe().weights == {1: 50, 2: 50}, "the second region could not"
+    wide.aws.sick.clear()
+    wide.aws.sick.add(wide.account.amis["b", REGIONS[1]])
+    with pytest.raises(ProviderError, match="no healthy instance"):
+        wide.provider().shift({2: 100})  # forward: no region before all can
+    wide.provider().shift({1: 100})
+    assert wide.provider().observe().weights == {1: 100}
+
+
 def test_wait_is_not_lost_with_the_process_that_began_it(wide: Stage) -> None:
     up(wide, count=4)
     up(wide, 2, "b", count=4)

@@ -76,43 +76,35 @@ class AwsProvider:
 
     def shift(self, weights: Mapping[int, int], draining: Iterable[str] = ()) -> None:
         """Do of a shift what is due now. `draining` is left to `retire`, which waits for requests to end. Raises
-        ProviderError where a generation is to get more and has no healthy instance."""
+        ProviderError where a generation is to get more and has no healthy instance; in the way back only after those
+        regions went back that can."""
         asked = {number: weight for number, weight in weights.items() if weight}
-        places = [
-            (calls, see(calls, self.fleet.name, region, health=True))
-            for region in self.spec.regions
-            for calls in (self._calls(region.name),)
-        ]
-        places = [(calls, self._all_named(calls, seen)) for calls, seen in places]
-        self._check_healthy([seen for _, seen in places], asked)
-        for index, (calls, seen) in enumerate(places):
-            shifted_at = self._shift_region(calls, seen, asked)
-            is_last = index + 1 == len(places)
-            if shifted_at and not is_last and calls.clock.now() - shifted_at < self.spec.wait_s:
-                return
+        seen = [see(self._calls(one.name), self.fleet.name, one, health=True) for one in self.spec.regions]
+        places = [self._all_named(one) for one in seen]
+        problems = {one.region: problem for one in places if (problem := _unhealthy(one, asked)) is not None}
+        nowhere = set(asked).difference(*(one.present for one in places))
+        if nowhere:
+            raise ProviderError(f"generation {min(nowhere)} has no healthy instance: it has none at all")
+        is_forward = any(traffic.rises(traffic.fitted(asked, one.present), one.weights) for one in places)
+        for one in places:
+            if problems and (is_forward or one.region in problems):
+                continue
+            shifted_at = self._shift_region(one, asked)
+            is_last = one is places[-1]
+            if shifted_at and not is_last and self.clock.now() - shifted_at < self.spec.wait_s:
+                break
+        for region, problem in problems.items():
+            raise ProviderError(problem, where=region.name)
 
-    def _all_named(self, calls: Calls, seen: Seen) -> Seen:
+    def _all_named(self, seen: Seen) -> Seen:
         """Name generations that somebody took out of the front, with weight 0: they are health-checked again."""
         named = {**seen.front.weights, **self._named(seen, {})}
         if len(named) > traffic.MOST_NAMED or named == dict(seen.front.weights):
             return seen
         weights = {arn: seen.front.weights.get(arn, 0) for arn in named}
-        return replace(seen, front=traffic.send(calls, seen.front, weights))
+        return replace(seen, front=traffic.send(self._calls(seen.region.name), seen.front, weights))
 
-    def _check_healthy(self, places: Iterable[Seen], asked: Mapping[int, int]) -> None:
-        """Traffic goes to no generation that cannot take it: in no region, and not where it is in none."""
-        somewhere: set[int] = set()
-        for seen in places:
-            for number, weight in traffic.fitted(asked, seen.present).items():
-                somewhere.add(number)
-                if weight > seen.weights.get(number, 0) and not seen.healthy(number):
-                    raise ProviderError(f"generation {number} has no healthy instance", where=seen.region.name)
-        for number in sorted(set(asked) - somewhere):
-            raise ProviderError(
-                f"generation {number} has no healthy instance, nor any", where=f"fleet.{self.fleet.name}"
-            )
-
-    def _shift_region(self, calls: Calls, seen: Seen, asked: Mapping[int, int]) -> int:
+    def _shift_region(self, seen: Seen, asked: Mapping[int, int]) -> int:
         """Bring one region to what is asked of it; when that was done, or 0 if nobody needs to wait after it."""
         actual, wanted = seen.weights, traffic.fitted(asked, seen.present)
         memory = seen.front.memory
@@ -120,7 +112,8 @@ class AwsProvider:
             return memory.at
         # Where it is so already but the memory says otherwise (its tag is not seen yet), the wait begins anew.
         before = actual if actual != wanted or memory is None else traffic.fitted(memory.asked, seen.present)
-        at = math.ceil(calls.clock.now()) if traffic.rises(wanted, before) else 0
+        at = math.ceil(self.clock.now()) if traffic.rises(wanted, before) else 0
+        calls = self._calls(seen.region.name)
         front = traffic.remember(calls, seen.front, Memory(asked, at))
         if actual != wanted:
             traffic.send(calls, front, self._named(seen, wanted) if wanted else {})
@@ -171,6 +164,14 @@ class AwsProvider:
 
     def _calls(self, region: str) -> Calls:
         return Calls(region, self.reach, self.clock)
+
+
+def _unhealthy(seen: Seen, asked: Mapping[int, int]) -> str | None:
+    """What keeps a region from a shift: a generation that is to get more there and cannot take it."""
+    for number, weight in traffic.fitted(asked, seen.present).items():
+        if weight > seen.weights.get(number, 0) and not seen.healthy(number):
+            return f"generation {number} has no healthy instance"
+    return None
 
 
 def _spread(there: Mapping[Region, int], count: int) -> dict[Region, int]:
