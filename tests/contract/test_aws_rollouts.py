@@ -1,0 +1,122 @@
+"""Whole rollouts on AWS: the machine decides, the provider acts; some requests are throttled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from strict_aws.fleets import Account, Stage, fleet
+from strict_aws.models import Request
+from strict_aws.worlds import shared
+
+from factory.errors import ProviderError
+from factory.rollout import machine, plan
+from factory.rollout.model import TERMINAL, Facts, Generation, Launch, Plan, Retire, Shift, State, Step
+
+HERE = "eu-west-1"
+
+
+@dataclass
+class Roll:
+    """Generation 2, of image b, over generation 1, of image a, which serves."""
+
+    stage: Stage
+    requests: int = 0
+    seen: list[State] = field(default_factory=list)
+
+    def throttle(self, request: Request) -> str | None:
+        """Every 23rd request comes too early."""
+        self.requests += 1
+        return "throttle" if self.requests % 23 == 0 else None
+
+    def run(self) -> State:
+        stage, spec = self.stage, self.stage.spec
+        stage.provider().launch(stage.account.generation(1, "a"), spec.size)
+        stage.aws.clock.sleep(20)
+        stage.provider().shift({1: 100})
+        images = {1: stage.account.image("a"), 2: stage.account.image("b")}
+        made = Plan("r-2", spec, images[2], 2, plan.stages(spec, spec.size), images[1], 1)
+        status = machine.begin(stage.aws.clock.now())
+        stage.aws.fault = self.throttle
+        for _ in range(150):
+            with suppress(ProviderError):
+                observed = stage.provider().observe()
+                healthy = frozenset(one.id for one in observed.instances if one.healthy)
+                decision = machine.advance(made, status, Facts(stage.aws.clock.now(), observed, healthy))
+                status = decision.status
+                self.seen.append(status.state)
+                if status.state in TERMINAL:
+                    break
+                for action in decision.actions:
+                    self.act(action, images)
+            self.check()
+            stage.aws.clock.sleep(8)
+        stage.aws.fault = lambda _: None
+        return status.state
+
+    def act(self, action: Launch | Shift | Retire, images: dict[int, Any]) -> None:
+        provider = self.stage.provider()
+        if isinstance(action, Launch):
+            provider.launch(Generation(action.generation, images[action.generation], "r-2"), action.count)
+        elif isinstance(action, Shift):
+            provider.shift(dict(action.weights), action.draining)
+        else:
+            provider.retire(action.instances)
+
+    def check(self) -> None:
+        """Never below the minimum that could serve, never above the maximum."""
+        spec, staying = self.stage.spec, 0
+        for name in self.stage.account.regions:
+            lives = self.stage.aws.region(name).lives.values()
+            staying += sum(one.leaving_at is None and one.ended_at is None for one in lives)
+        assert spec.min <= staying <= spec.max
+
+
+@pytest.fixture
+def account(tmp_path: Path) -> Iterator[Account]:
+    aws, account = shared()
+    aws.reset()
+    if ("b", HERE) not in account.amis:
+        made = account.connect("ec2", HERE).register_image(
+            Name="image-b", Architecture="x86_64", RootDeviceName="/dev/xvda"
+        )
+        account.amis["b", HERE] = made["ImageId"]
+    yield account
+    assert aws.violations == []
+
+
+@pytest.mark.parametrize("strategy", ["blue-green", "canary", "rolling"])
+def test_rollout_replaces_the_fleet_and_leaves_nothing_of_the_old(account: Account, strategy: Any) -> None:
+    aws, _ = shared()
+    steps = (Step(50, 8),) if strategy == "canary" else ()
+    stage = Stage(aws, account, replace(fleet(account), strategy=strategy, steps=steps))
+    roll = Roll(stage)
+    assert roll.run() == State.SUCCEEDED
+    found = stage.provider().observe()
+    assert [(one.generation, one.healthy) for one in found.instances] == [(2, True)] * 2
+    assert found.weights == {2: 100}
+    stage.provider().retire([])
+    assert [one for one in stage.left() if one.startswith(("group", "template"))] == [
+        "group factory-web-2",
+        "template factory-web-2",
+    ]
+
+
+def test_rollout_of_an_image_that_never_becomes_healthy_goes_back(account: Account) -> None:
+    aws, _ = shared()
+    spec = fleet(account)
+    stage = Stage(aws, account, replace(spec, strategy="blue-green", health=replace(spec.health, deadline_s=60)))
+    aws.sick.add(account.amis["b", HERE])
+    roll = Roll(stage)
+    assert roll.run() == State.ROLLED_BACK
+    found = stage.provider().observe()
+    assert [(one.generation, one.healthy) for one in found.instances] == [(1, True)] * 2
+    assert found.weights == {1: 100}
+    for one in aws.writes:
+        if one.operation == "ModifyListener":
+            groups = one.said["DefaultActions"][-1].get("ForwardConfig", {}).get("TargetGroups", [])
+            assert sum(bool(group["Weight"]) for group in groups) <= 1, "the bad one never got any"
