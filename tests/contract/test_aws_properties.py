@@ -48,7 +48,9 @@ STEPS = st.builds(
 EXAMPLES = (
     [Step("launch-1", 2, "", 1, 20.0), Step("retire-1", 1, "lose", 6, 0.0), Step("retire-1", 2, "", 1, 0.0)],
     [Step("launch-1", 3, "", 1, 20.0), Step("launch-2", 1, "lose", 12, 0.0), Step("shift", 2, "cut", 7, 0.0)],
+    [Step("launch-2", 3, "", 1, 0.0), Step("launch-1", 1, "", 1, 20.0), Step("launch-1", 1, "", 1, 0.0)],
 )
+"""The last: one generation wrote the listener as it was before the other had named itself there."""
 
 
 @pytest.fixture(scope="module")
@@ -163,10 +165,11 @@ def rolled(run: Run) -> None:
     assert found.weights == {2: 100}
 
 
-@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(STEPS, max_size=4), lag_s=st.sampled_from([0.0, 0.0, 3.0]))
 @example(steps=EXAMPLES[0], lag_s=3.0)
 @example(steps=EXAMPLES[1], lag_s=0.0)
+@example(steps=EXAMPLES[2], lag_s=3.0)
 def test_whatever_goes_wrong_repeated_calls_come_to_the_same_end(
     account: tuple[StrictAws, Account], steps: list[Step], lag_s: float
 ) -> None:

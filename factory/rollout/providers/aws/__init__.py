@@ -68,6 +68,7 @@ class AwsProvider:
         seen = {one: see(self._calls(one.name), self.fleet.name, one) for one in self.spec.regions}
         for one in seen.values():
             self._check_image(one, generation)
+        seen = {region: self._all_named(one) for region, one in seen.items()}
         there = {region: one.effective(generation.number) for region, one in seen.items()}
         for region, more in _spread(there, count).items():
             calls = self._calls(region.name)

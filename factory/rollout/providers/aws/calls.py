@@ -118,6 +118,13 @@ class Calls:
             self.clock.sleep(wait_s)
         return ask()
 
+    def wait_for(self, is_seen: Callable[[], bool]) -> None:
+        """Ask for a few seconds whether something is seen that was done; it was, seen or not."""
+        for wait_s in _VISIBLE_AFTER_S:
+            if is_seen():
+                return
+            self.clock.sleep(wait_s)
+
 
 @contextmanager
 def _explained(where: str) -> Iterator[None]:

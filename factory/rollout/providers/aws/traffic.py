@@ -111,21 +111,26 @@ def rises(asked: Mapping[int, int], actual: Mapping[int, int]) -> bool:
 
 def look(calls: Calls, region: Region) -> Front:
     """The front of a region."""
-    if region.listener is not None:
-        listeners = calls.ask("elbv2", "describe_listeners", ListenerArns=[region.listener])["Listeners"]
-        actions = listeners[0].get("DefaultActions", []) if listeners else []
-    else:
-        rules = calls.ask("elbv2", "describe_rules", RuleArns=[region.rule])["Rules"]
-        actions = rules[0].get("Actions", []) if rules else []
+    ordered = _actions(calls, region)
     described = calls.ask("elbv2", "describe_tags", ResourceArns=[region.front])["TagDescriptions"]
     tags = names.from_list(described[0].get("Tags") if described else None)
-    ordered = sorted(actions, key=lambda action: action.get("Order", 0))
     return Front(
         region,
         tuple(_kept(action) for action in ordered[:-1]),
-        _weights(ordered[-1]) if ordered else {},
+        _weights(ordered[-1]),
         Memory.parse(tags.get(names.SHIFTED)),
     )
+
+
+def _actions(calls: Calls, region: Region) -> list[Mapping[str, Any]]:
+    """The actions of a region's listener or rule, in order: there is always one."""
+    if region.listener is not None:
+        said = calls.ask("elbv2", "describe_listeners", ListenerArns=[region.listener])["Listeners"]
+        actions = said[0]["DefaultActions"]
+    else:
+        said = calls.ask("elbv2", "describe_rules", RuleArns=[region.rule])["Rules"]
+        actions = said[0]["Actions"]
+    return sorted(actions, key=lambda action: action.get("Order", 0))
 
 
 def _weights(action: Mapping[str, Any]) -> dict[str, int]:
@@ -155,7 +160,7 @@ def remember(calls: Calls, front: Front, memory: Memory) -> Front:
 
 def send(calls: Calls, front: Front, weights: Mapping[str, int]) -> Front:
     """Set the weights of target groups; none at all: everybody is told that nothing serves. Nothing is sent where it is
-    so already."""
+    so already. Waits a little until it is seen, since the next call writes what it sees, and more."""
     if len(weights) > MOST_NAMED:
         raise ProviderError(
             f"{len(weights)} generations want traffic; a forward action names at most {MOST_NAMED}",
@@ -170,6 +175,7 @@ def send(calls: Calls, front: Front, weights: Mapping[str, int]) -> Front:
         calls.ask("elbv2", "modify_listener", ListenerArn=front.region.listener, DefaultActions=ordered)
     else:
         calls.ask("elbv2", "modify_rule", RuleArn=front.region.rule, Actions=ordered)
+    calls.wait_for(lambda: dict(_weights(_actions(calls, front.region)[-1])) == dict(weights))
     return replace(front, weights=dict(weights))
 
 
