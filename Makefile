@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
-SYSTEM_PACKAGES := binutils chromium dosfstools e2fsprogs fdisk fonts-dejavu-core git iproute2 mmdebstrap mtools \
+SYSTEM_PACKAGES := binutils chromium dosfstools e2fsprogs fdisk fonts-dejavu-core git haproxy iproute2 mmdebstrap mtools \
   openssh-client ovmf packer python3-venv qemu-system-x86 qemu-utils systemd-boot-efi uidmap util-linux xorriso zstd
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
