@@ -128,7 +128,8 @@ def _lease(connection: sqlite3.Connection, fleet: str) -> tuple[int, str, str | 
     return found
 
 
-def _require_fence(connection: sqlite3.Connection, fleet: str, fence: int) -> None:
+def require_fence(connection: sqlite3.Connection, fleet: str, fence: int) -> None:
+    """Raises ConflictError where a lease is not the last one of its fleet, or has ended."""
     row = _lease(connection, fleet)
     if row is None or row[0] != fence or row[2] is not None:
         raise ConflictError(
@@ -145,7 +146,7 @@ def begin(catalog: Catalog, fence: int, begun: Begun) -> None:
     """Note that a rollout begins, with its plan. Raises ConflictError where the lease is lost."""
     with catalog.writing() as database:
         connection = database.conn
-        _require_fence(connection, begun.fleet, fence)
+        require_fence(connection, begun.fleet, fence)
         moment = datetime.now(UTC)
         fleets.put_rollout(
             connection, fleets.Rollout(begun.id, begun.fleet, begun.to_digest, moment, begun.from_digest)
@@ -158,7 +159,7 @@ def keep(catalog: Catalog, fence: int, rollout: Known, step: Step) -> list[int]:
     """Write one decision of an engine: state, what is about to be done, what came and went; the intents' numbers."""
     with catalog.writing() as database:
         connection = database.conn
-        _require_fence(connection, rollout.fleet, fence)
+        require_fence(connection, rollout.fleet, fence)
         _put_state(connection, rollout.id, step)
         intents = _put_intents(connection, rollout.fleet, rollout.id, fence, step.actions)
         _put_instances(connection, rollout.fleet, step)
@@ -173,7 +174,7 @@ def keep(catalog: Catalog, fence: int, rollout: Known, step: Step) -> list[int]:
 def intend(catalog: Catalog, fence: int, fleet: str, actions: Iterable[str]) -> list[int]:
     """Note calls that are about to be made outside of a rollout; their numbers."""
     with catalog.writing() as database:
-        _require_fence(database.conn, fleet, fence)
+        require_fence(database.conn, fleet, fence)
         return _put_intents(database.conn, fleet, None, fence, actions)
 
 
@@ -197,7 +198,7 @@ def open_intents(catalog: Catalog, fleet: str) -> list[str]:
 def settle(catalog: Catalog, fence: int, fleet: str) -> int:
     """Close the intents of dead engines: what came of them is seen, not remembered; how many there were."""
     with catalog.writing() as database:
-        _require_fence(database.conn, fleet, fence)
+        require_fence(database.conn, fleet, fence)
         sql = (
             "INSERT INTO rollout_intent_ends SELECT id, ?, 'its engine died', 0 FROM rollout_intents WHERE fleet = ?"
             " AND fence < ? AND NOT EXISTS (SELECT 1 FROM rollout_intent_ends WHERE intent = rollout_intents.id)"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from factory import proc
-from factory.catalog import rollouts
+from factory.catalog import fleet_orders, rollouts
 from factory.catalog.database import Catalog
 from factory.rollout.model import FleetSpec, Image, Observation, Plan, State, Status
 from factory.rollout.trusted import LOCAL
@@ -37,15 +37,23 @@ def places(fleet: FleetSpec) -> tuple[str, ...]:
 
 def serving(catalog: Catalog, fleet: str, observed: Observation) -> Serving | None:
     """What serves now, after the last rollout that ended; None where there is no instance of it."""
-    for known in rollouts.known(catalog, fleet):
-        if known.ended is None:
-            continue
-        plan = plan_of(known)
-        found = _serving(plan, State(known.ended), observed)
-        if found is not None and observed.of(found.generation):
-            return found
+    found = settled(catalog, fleet, observed)
+    return found if found is not None and observed.of(found.generation) else None
+
+
+def settled(catalog: Catalog, fleet: str, observed: Observation) -> Serving | None:
+    """What is to serve after the last rollout that ended, whether there is an instance of it or not; None: nothing."""
+    if fleet_orders.end(catalog, fleet) is not None:
         return None
+    for known in rollouts.known(catalog, fleet):
+        if known.ended is not None:
+            return _serving(plan_of(known), State(known.ended), observed)
     return None
+
+
+def sized(catalog: Catalog, wanted: FleetSpec) -> FleetSpec:
+    """A fleet of fleets.toml with the size that `factory fleet scale` gave it, where it did."""
+    return replace(wanted, size=fleet_orders.size(catalog, wanted.name, wanted.size))
 
 
 def _serving(plan: Plan, ended: State, observed: Observation) -> Serving | None:

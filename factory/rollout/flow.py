@@ -62,7 +62,7 @@ def prepare(layout: Layout, catalog: Catalog, name: str, *, back: bool = False) 
 
     Raises SpecError (2) with every reason why it cannot be; TrustError (6) where the image may not run.
     """
-    wanted = spec.find(layout.root, name)
+    wanted = fleets.sized(catalog, spec.find(layout.root, name))
     faults = _faults_of_files(layout, wanted)
     provider = providers.connect(layout, wanted)
     if faults:

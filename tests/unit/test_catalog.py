@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from factory import lockfile, proc
-from factory.catalog import attestations, contents, events, fleets, lookups, migrations, record, rollouts
+from factory.catalog import attestations, contents, events, fleet_orders, fleets, lookups, migrations, record, rollouts
 from factory.catalog.clock import now
 from factory.catalog.contents import InputFile, InstalledPackage
 from factory.catalog.database import Catalog
@@ -279,6 +279,7 @@ def test_every_table_refuses_to_forget(layout: Layout) -> None:
         rollouts.finish(
             catalog, {rollouts.keep(catalog, fence, known, rollouts.Step("{}", 1, actions=("{}",)))[0]: None}
         )
+        fleet_orders.put(catalog, fence, fleet_orders.Order("web", "destroy"))
         rollouts.end_lease(catalog, "web", fence)
         with catalog.writing() as database:
             named = {"kind": "image", "name": "www", "arch": "amd64", "recorded_at": now()}
@@ -286,7 +287,7 @@ def test_every_table_refuses_to_forget(layout: Layout) -> None:
     with closing(sqlite3.connect(layout.catalog)) as connection:
         names = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'package_search%'"
         tables = {row[0] for row in connection.execute(names)} - {"package_set_counts", "intent_records"}
-        assert len(tables) == 36
+        assert len(tables) == 37
         for table in sorted(tables):
             column = connection.execute(f"SELECT name FROM pragma_table_info('{table}')").fetchone()[0]
             assert connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] > 0, table

@@ -19,6 +19,7 @@ LEFT_OUT = {
     "intent_ends": "the same",
     "fleet_leases": "who acts on a fleet: of one machine, and of one moment",
     "fleet_lease_ends": "the same",
+    "fleet_orders": "what operators said here of a fleet; that they did is in the events",
     "rollout_plans": "what an engine must know again after its death; how it went is in the events",
     "rollout_states": "the same",
     "rollout_orders": "the same",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 
-from factory.catalog.migrations import first, fourth, second, third
+from factory.catalog.migrations import fifth, first, fourth, second, third
 
 Migration = Callable[[sqlite3.Connection], None]
 """Makes a catalog of its version out of one of the version before. The caller has the transaction."""
@@ -59,7 +59,11 @@ def _fourth(connection: sqlite3.Connection) -> None:
     run_script(connection, fourth.SQL + append_only(*fourth.APPEND_ONLY))
 
 
-MIGRATIONS: tuple[Migration, ...] = (_first, _second, _third, _fourth)
+def _fifth(connection: sqlite3.Connection) -> None:
+    run_script(connection, fifth.SQL + append_only(*fifth.APPEND_ONLY))
+
+
+MIGRATIONS: tuple[Migration, ...] = (_first, _second, _third, _fourth, _fifth)
 """Migration n (from 1) makes a catalog of version n out of one of version n - 1."""
 
 VERSION = len(MIGRATIONS)
