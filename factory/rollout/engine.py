@@ -3,7 +3,8 @@
 A turn: what there is is observed and probed; orders are read; the machine decides; state and intents are committed in
 one transaction, under this engine's fence; then each call is made, and how it went is noted. Whatever dies in between,
 the next engine takes the lease, sees what there is, and asks for what is wanted: calls say what is to be, so that
-doing one again does no harm. Trust is asked anew before every launch.
+doing one again does no harm. Trust is asked anew before every launch. Whatever asks others over the network for health
+or for numbers is done aside: an order to abort is obeyed while a source hangs.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from factory.catalog.fleets import Instance as KnownInstance
 from factory.digest import Digest
 from factory.errors import ProviderError, TrustError
 from factory.rollout import analysis, health, machine
+from factory.rollout.aside import Aside
 from factory.rollout.health import Answer, Record
 from factory.rollout.model import (
     TERMINAL,
@@ -37,6 +39,7 @@ from factory.rollout.model import (
     Observation,
     Order,
     Plan,
+    Retire,
     Shift,
     State,
     Status,
@@ -45,6 +48,16 @@ from factory.rollout.providers import Provider
 
 AGAIN_S = 2.0
 """A call that was made and is not yet seen to have come true is made again after so long."""
+
+PATIENCE_S = 0.25
+"""So long a turn waits for what it asked; what takes longer is for a later turn."""
+
+TRUST_S = 1.0
+"""So old what was last said of an image may be; before a launch it is asked anew."""
+
+
+Probed = tuple[float, Mapping[str, Answer]]
+"""When probes were begun, and what they found."""
 
 
 class Trust(Protocol):
@@ -72,14 +85,17 @@ class Around:
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn, for whoever follows along. `problems`: calls that could not be made."""
+    """One turn, for whoever follows along. `made`: the calls that were made; `problems`: of those that could not be.
+    `answers`: what was last heard of each instance that was probed."""
 
     plan: Plan
     before: Status
     decision: Decision
     facts: Facts
     at: float
+    made: tuple[Action, ...] = ()
     problems: tuple[str, ...] = ()
+    answers: Mapping[str, Answer] = field(default_factory=dict)
 
     @property
     def status(self) -> Status:
@@ -104,6 +120,9 @@ class Engine:
         self._seen = Observation()
         self._made: dict[Action, float] = {}
         self._listed: set[str] | None = None
+        self._trusted: dict[Digest, tuple[float, str | None]] = {}
+        self._probing = Aside[Probed]("health")
+        self._measuring = Aside[analysis.Measurement]("analysis")
 
     def turn(self) -> Turn:
         """One turn. Raises ConflictError where somebody else has taken over."""
@@ -111,12 +130,13 @@ class Engine:
         orders = rollouts.orders(self.around.catalog, self.known.id, self.known.orders_seen)
         facts = self._facts(now, tuple(Order(one.wanted) for one in orders))
         before, decision = self.status, machine.advance(self.plan, self.status, facts)
-        due = [action for action in decision.actions if self._is_due(action, now)]
+        due = self._due(decision.actions, now)
         seen = orders[-1].id if orders else self.known.orders_seen
         intents = self._keep(decision, facts, due, seen)
         self.status = decision.status
         problems = self._make(due, intents, now)
-        turn = Turn(self.plan, before, decision, facts, now, tuple(problems))
+        made = tuple(action for action in due if self._made.get(action) == now)
+        turn = Turn(self.plan, before, decision, facts, now, made, tuple(problems), self._answers())
         self.around.tell(turn)
         return turn
 
@@ -146,8 +166,8 @@ class Engine:
             healthy,
             ill,
             self._finding(now) if unreachable is None else None,
-            self._refusal(self.plan.target),
-            None if self.plan.old is None else self._refusal(self.plan.old),
+            self._refusal(self.plan.target, now),
+            None if self.plan.old is None else self._refusal(self.plan.old, now),
             orders,
             unreachable,
         )
@@ -160,9 +180,18 @@ class Engine:
             for one in self._seen.instances
             if one.healthy is None and one.address is not None and one.state == "running"
         }
-        due = health.due(self._records, addresses, wanted, now)
-        answers = self.around.probe({name: addresses[name] for name in due}, wanted)
-        self._records = health.after(self._records, set(addresses), answers, wanted, now)
+        self._hear(self._probing.outcome(""), addresses)
+        if asked := {name: addresses[name] for name in health.due(self._records, addresses, wanted, now)}:
+            self._hear(self._probing.ask("", lambda: (now, self.around.probe(asked, wanted)), PATIENCE_S), addresses)
+
+    def _hear(self, probed: Probed | None, present: Mapping[str, str]) -> None:
+        """Remember what probes found; of those that are there no more, nothing."""
+        at, answers = probed or (0.0, {})
+        self._records = health.after(self._records, present, answers, self.plan.fleet.health, at)
+
+    def _answers(self) -> dict[str, Answer]:
+        wanted = self.plan.fleet.health
+        return {one: Answer(record.can_serve(wanted), record.why) for one, record in self._records.items()}
 
     def _health(self) -> tuple[frozenset[str], frozenset[str]]:
         healthy, ill = set(), set()
@@ -179,12 +208,17 @@ class Engine:
         wanted = self.plan.fleet.analysis
         if wanted is None or not machine.wants_analysis(self.plan, self.status, now):
             return None
-        evidence = self._evidence.about(f"{self.known.id} {self.status.state} {self.status.step} {self.status.since}")
-        if evidence.is_due(wanted, now):
+        about = f"{self.known.id} {self.status.state} {self.status.step} {self.status.since}"
+        evidence = self._evidence.about(about)
+        measured = self._measuring.outcome(about)
+        if measured is None and evidence.is_due(wanted, now):
             subject = analysis.Subject(self.plan.fleet.name, self.plan.generation, self.plan.target.digest)
-            evidence = evidence.plus(wanted, self.around.measure(wanted, subject, self._baseline(), now))
-        self._evidence = evidence
-        return analysis.finding(wanted, evidence)
+            baseline = self._baseline()
+            measured = self._measuring.ask(
+                about, lambda: self.around.measure(wanted, subject, baseline, now), PATIENCE_S
+            )
+        self._evidence = evidence if measured is None else evidence.plus(wanted, measured)
+        return analysis.finding(wanted, self._evidence)
 
     def _baseline(self) -> analysis.Subject | None:
         number, old = self.plan.baseline_generation, self.plan.old
@@ -193,14 +227,27 @@ class Engine:
             return None
         return analysis.Subject(self.plan.fleet.name, number, old.digest)
 
-    def _refusal(self, image: Image) -> str | None:
-        return self.around.trust.refusal(image)
+    def _refusal(self, image: Image, now: float) -> str | None:
+        """What was said of an image a moment ago, or else is said now."""
+        at, said = self._trusted.get(image.digest, (float("-inf"), None))
+        if abs(now - at) >= TRUST_S:
+            said = self.around.trust.refusal(image)
+            self._trusted[image.digest] = now, said
+        return said
 
     # --- what is done
 
-    def _is_due(self, action: Action, now: float) -> bool:
-        """Whether a call is to be made now: not again while it may still come true."""
-        return abs(now - self._made.get(action, float("-inf"))) >= AGAIN_S
+    def _due(self, actions: tuple[Action, ...], now: float) -> list[Action]:
+        """The calls that are to be made now: not again while they may still come true."""
+        self._made = {action: at for action, at in self._made.items() if abs(now - at) < AGAIN_S}
+        if not actions:
+            return []
+        asked = {one for action in self._made if isinstance(action, Retire) for one in action.instances}
+        return [
+            action
+            for action in actions
+            if action not in self._made and not (isinstance(action, Retire) and asked.issuperset(action.instances))
+        ]
 
     def _keep(self, decision: Decision, facts: Facts, due: list[Action], seen: int) -> list[int]:
         """Write the decision down where it says something new; the numbers of the intents."""
@@ -272,7 +319,7 @@ class Engine:
         """The generation to launch, trusted at this moment. Raises TrustError."""
         image = self.plan.target if number == self.plan.generation else self.plan.old
         assert image is not None
-        if (refused := self._refusal(image)) is not None:
+        if (refused := self.around.trust.refusal(image)) is not None:
             raise TrustError(f"{image.name}/{image.arch} is not launched: {refused}")
         return Generation(number, image, self.known.id)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -64,11 +64,12 @@ class Simulated:
     new: Behaviour = field(default_factory=Behaviour)
     old: Behaviour = field(default_factory=Behaviour)
     faults: Faults = field(default_factory=Faults)
+    clock: Callable[[], float] = clock
 
     @property
     def provider(self) -> SimulatedProvider:
         behaviours = {OLD.digest: self.old, NEW.digest: self.new}
-        return SimulatedProvider(self.folder / "world.json", clock, behaviours, faults=self.faults)
+        return SimulatedProvider(self.folder / "world.json", self.clock, behaviours, faults=self.faults)
 
     @property
     def catalog_path(self) -> Path:
@@ -78,9 +79,9 @@ class Simulated:
         """A fleet of OLD that serves, and a rollout of NEW that was begun."""
         provider = replace_faults(self.provider)
         if old_count:
+            provider.clock = lambda: self.clock() - 60
             provider.launch(Generation(1, OLD, "before"), old_count)
             provider.shift({1: 100})
-            time.sleep(4 / SPEED)
         there = old_count > 0
         made = Plan("r-1", spec, NEW, 2, plan.stages(spec, old_count), OLD if there else None, 1 if there else None,
                     3 if there else None)  # fmt: skip
@@ -96,7 +97,7 @@ class Simulated:
             return Engine(self.around(catalog, fence, provider, **around), known).run(lambda _: time.sleep(0.3 / SPEED))
 
     def around(self, catalog: Catalog, fence: int, provider: Any = None, **around: Any) -> Around:
-        made = Around(catalog, provider or self.provider, Trusted(), fence, clock, measure=good)
+        made = Around(catalog, provider or self.provider, Trusted(), fence, self.clock, measure=good)
         return replace(made, **around)
 
     def observed(self) -> Observation:

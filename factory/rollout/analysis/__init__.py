@@ -8,7 +8,7 @@ judges. What numbers mean is for `judgement.py`. Nothing here raises for what a 
 from __future__ import annotations
 
 import importlib
-from concurrent.futures import ThreadPoolExecutor
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,8 +50,12 @@ def measure(analysis: Analysis, subject: Subject, baseline: Subject | None, at: 
     if analysis.against is None or baseline is None:
         value, problem = _asked(analysis, subject)
         return Measurement(at, value, compared=False, problem=problem)
-    with ThreadPoolExecutor(2) as pool:
-        (value, problem), (other, why) = pool.map(lambda one: _asked(analysis, one), (subject, baseline))
+    found: list[tuple[float | None, str]] = []  # a thread of a pool would hold up the end of the program
+    thread = threading.Thread(target=lambda: found.append(_asked(analysis, baseline)), name="baseline", daemon=True)
+    thread.start()
+    value, problem = _asked(analysis, subject)
+    thread.join()
+    other, why = found[0]
     return Measurement(at, value, other, problem=problem or (why and f"of the baseline: {why}"))
 
 
