@@ -63,8 +63,12 @@ def may_shift(plan: Plan, facts: Facts, shift: Shift) -> bool:
 
 
 def is_shifted(facts: Facts, weights: Mapping[int, int]) -> bool:
-    """Whether the traffic goes as wanted; a percent more or less is what rounding over instances may make of it."""
-    sent = facts.observed.weights
+    """Whether the traffic goes as wanted."""
+    return is_sent(facts.observed.weights, weights)
+
+
+def is_sent(sent: Mapping[int, int], weights: Mapping[int, int]) -> bool:
+    """Whether weights are as wanted; a percent more or less is what rounding over instances may make of it."""
     numbers = {number for number, weight in (*sent.items(), *weights.items()) if weight}
     return all(
         abs(sent.get(number, 0) - weights.get(number, 0)) <= 1
