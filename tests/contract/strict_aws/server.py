@@ -72,7 +72,7 @@ class StrictAws:
             except _CutError:
                 connection: socket.socket = environ["werkzeug.socket"]
                 connection.shutdown(socket.SHUT_RDWR)
-                return []
+                raise ConnectionResetError from None  # which the server takes for a client that went away
         status, headers, body = answer
         start_response(f"{status} {'OK' if status < 400 else 'Error'}", [*headers.items(), ("Connection", "close")])
         return [body]

@@ -122,9 +122,14 @@ class Remover:
         return seen
 
     def _target_group(self, number: int) -> str | None:
-        """The ARN of a target group that neither a group nor the front names: a launch that did not get far."""
+        """The ARN of a target group that neither a group nor the front names: a launch that did not get far. Waited for
+        a little: one that is not seen yet would never be found again once the template is gone."""
+        name = names.target_group(self.fleet, number)
         try:
-            said = self.calls.ask("elbv2", "describe_target_groups", Names=[names.target_group(self.fleet, number)])
+            said = self.calls.visible(
+                lambda: self.calls.ask("elbv2", "describe_target_groups", Names=[name]),
+                lambda refusal: refusal.code == NO_SUCH_TARGET_GROUP,
+            )
         except Refusal as refusal:
             if refusal.code != NO_SUCH_TARGET_GROUP:
                 raise
