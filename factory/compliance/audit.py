@@ -35,6 +35,7 @@ ACTIONS = frozenset(
     {
         *signed.ACTIONS.values(), signed.HEAD, CHECKED, "baked", "verified", "began", "migrated", "imported",
         "began run", "ended run", "locked base", "began rollout", "ended rollout", "launched", "retired",
+        "rollout", "ordered", "scaled fleet", "began to destroy fleet", "destroyed fleet",
     }
 )  # fmt: skip
 """What an event may be called."""

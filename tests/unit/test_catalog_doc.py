@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -12,6 +13,7 @@ from factory.catalog import exchange
 from factory.catalog.database import Catalog
 from factory.catalog.exchange import kinds
 from factory.catalog.exchange.export import IMAGE_FIELDS, export
+from factory.compliance.audit import ACTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/catalog.md").read_text()
@@ -67,3 +69,15 @@ def test_documented_errors_are_said_somewhere() -> None:
     assert len(said) > 10
     for message in said:
         assert message.replace("catalog.db", "…") in source.replace("catalog.db", "…"), message
+
+
+def test_every_event_that_is_written_is_one_that_audit_takes() -> None:
+    found = set()
+    for path in sorted((ROOT / "factory").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Entry") and node.args:
+                said = node.args[0]
+                if "catalog" in path.parts and isinstance(said, ast.Constant):
+                    found.add(said.value)
+    assert len(found) > 8
+    assert found <= ACTIONS
