@@ -39,11 +39,11 @@ def old_weights(plan: Plan) -> Mapping[int, int]:
 
 
 def by_count(counts: Mapping[int, int]) -> Mapping[int, int]:
-    """Weights in proportion to counts; together 100."""
+    """Weights in proportion to counts, at least 1 where there is any; together 100."""
     total = sum(counts.values())
     if not total:
         return {}
-    weights = {generation: 100 * count // total for generation, count in counts.items()}
+    weights = {generation: max(100 * count // total, min(count, 1)) for generation, count in counts.items()}
     largest = max(weights, key=lambda generation: counts[generation])
     weights[largest] += 100 - sum(weights.values())
     return weights
