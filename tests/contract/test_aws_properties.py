@@ -49,7 +49,12 @@ EXAMPLES = (
     [Step("launch-1", 2, "", 1, 20.0), Step("retire-1", 1, "lose", 6, 0.0), Step("retire-1", 2, "", 1, 0.0)],
     [Step("launch-1", 3, "", 1, 20.0), Step("launch-2", 1, "lose", 12, 0.0), Step("shift", 2, "cut", 7, 0.0)],
     [Step("launch-2", 3, "", 1, 0.0), Step("launch-1", 1, "", 1, 20.0), Step("launch-1", 1, "", 1, 0.0)],
-    [Step("launch-2", 1, "", 1, 20.0), Step("launch-1", 1, "cut", 12, 0.0), Step("launch-1", 1, "cut", 12, 0.0)],
+    [
+        Step("launch-2", 1, "", 1, 20.0),
+        Step("launch-1", 1, "cut", 8, 20.0),
+        Step("launch-1", 1, "cut", 10, 0.0),
+        Step("launch-2", 2, "", 1, 0.0),
+    ],
 )
 """Of the last two: one generation wrote the listener as it was before the other had named itself there; a template was
 removed while a target group made a moment before was not seen yet, and was then never found again."""

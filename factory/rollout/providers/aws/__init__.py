@@ -72,7 +72,8 @@ class AwsProvider:
         there = {region: one.effective(generation.number) for region, one in seen.items()}
         for region, more in _spread(there, count).items():
             calls = self._calls(region.name)
-            cleared = Remover(calls, self.fleet.name).clear(seen[region], lambda number: number < generation.number)
+            remover, number = Remover(calls, self.fleet.name), generation.number
+            cleared = remover.clear(seen[region], number.__gt__, spare=number)
             Maker(calls, self.fleet, self.spec, region).launch(cleared, generation, more)
 
     def shift(self, weights: Mapping[int, int], draining: Iterable[str] = ()) -> None:

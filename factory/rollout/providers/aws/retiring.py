@@ -80,13 +80,13 @@ class Remover:
             if refusal.code not in NO_SUCH_INSTANCE:
                 raise
 
-    def clear(self, seen: Seen, due: Callable[[int], bool]) -> Seen:
+    def clear(self, seen: Seen, due: Callable[[int], bool], spare: int | None = None) -> Seen:
         """Remove what is left of generations that have ended: of those that are `due`, and of those older than any that
-        lives, which are launches that were given up. (One that is not due may have been launched a moment ago, and not
-        be seen everywhere yet.) What is seen after it."""
+        lives, which are launches that were given up; never `spare`. (One that is not due may have been launched a
+        moment ago, and not be seen everywhere yet.) What is seen after it."""
         known = {*seen.groups, *self._templates(), *seen.generations.values()}
         living = {number for number in known if not seen.is_empty(number)}
-        for number in sorted(known - living):
+        for number in sorted(known - living - {spare}):
             if (due(number) or number < min(living, default=number)) and self._is_idle(seen, number):
                 seen = self._remove(seen, number)
         return seen
