@@ -74,7 +74,8 @@ def _made(found: Measured, measured_on: str) -> str:
     return (
         f"Measured on {measured_on} (load {found.load:.1f}) on a catalog made for it: {found.images} images in lineages"
         f" of up to {DEEPEST}, with {found.sets} sets of {found.costs.packages} packages over {found.packages}"
-        f" distinct ones, and promotions, revocations and instances. It was made in {found.made_s:.0f} s and is of"
+        " distinct ones; a promotion for every 50 images, to five channels and of a quarter of the names, and a few"
+        f" revocations and instances. It was made in {found.made_s:.0f} s and is of"
         f" {found.file_mib:.0f} MiB, of which {found.shared_mib:.0f} MiB are shared by all images. Row for row it is"
         " what the product writes; a test holds the two against each other. The system has the file in its page cache."
         " The figures are medians unless a line says otherwise; where other work loads the machine, what a question"
@@ -89,7 +90,7 @@ def _points(found: Measured) -> list[str]:
         "Descendants: all consumed, each as the record that the commands use.",
         f"`where`: {found.matching} sets match, of {found.answered} images. Numbers, the {found.channels} promotions"
         f" and {found.instances} running instances of such images, and the first 1000 images with where each stands;"
-        " then the rest.",
+        " then the rest. What it takes grows with the promotions in force, which here are 2500 at most.",
         "Recording: `contents.put_bake` on this catalog, in a transaction that is on the disk when it ends. A new set"
         " has 15 new packages. From end to end is `record_bake`, in a factory of 200 images.",
         "Bytes: by how much the bakes of all images make the file grow, by image: image, bake, artifact, edge, source,"
