@@ -243,6 +243,33 @@ def states(catalog: Catalog, rollout: str, after: int = 0) -> list[tuple[int, Pa
     ]
 
 
+def recent_states(catalog: Catalog, rollout: str, most: int) -> list[tuple[int, Past]]:
+    """As `states`: the last ones, `most` of them, in order."""
+    sql = "SELECT id FROM rollout_states WHERE rollout = ? ORDER BY id DESC LIMIT 1 OFFSET ?"
+    rows = catalog.query(sql, [rollout, most])
+    return states(catalog, rollout, rows[0]["id"] if rows else 0)
+
+
+def entered(catalog: Catalog, rollout: str) -> dict[str, int]:
+    """State -> how often a rollout came to it, once for each step."""
+    sql = (
+        "WITH told AS (SELECT id, json_extract(status, '$.state') AS state, json_extract(status, '$.step') AS step"
+        " FROM rollout_states WHERE rollout = ?), changed AS (SELECT state, state IS NOT lag(state) OVER in_order"
+        " OR step IS NOT lag(step) OVER in_order AS is_new FROM told WINDOW in_order AS (ORDER BY id))"
+        " SELECT state, sum(is_new) AS times FROM changed GROUP BY state"
+    )
+    return {row["state"]: row["times"] for row in catalog.query(sql, [rollout])}
+
+
+def ends(catalog: Catalog, fleet: str) -> dict[str, int]:
+    """State -> how many rollouts of a fleet ended in it."""
+    sql = (
+        "SELECT state, count(*) AS times FROM rollout_ends JOIN rollouts ON rollouts.id = rollout_ends.rollout"
+        " WHERE source = 1 AND fleet = ? GROUP BY state"
+    )
+    return {row["state"]: row["times"] for row in catalog.query(sql, [fleet])}
+
+
 def order(catalog: Catalog, rollout: Known, wanted: str) -> int:
     """Tell a rollout something; whoever drives it obeys at its next turn. The number of the order."""
     with catalog.writing() as database:

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from factory.cli import output, tables
+from factory.cli import output, rollout_metrics, tables
+from factory.cli.rollout_live import EVENTS, LOOK_S, NOTHING, TREE, Live, drawn
 from factory.errors import ConflictError, RollbackFailedError, RolledBackError, UsageError, WaitError
 from factory.model import Layout
 
 if TYPE_CHECKING:
-    from factory.rollout.engine import Turn
-    from factory.rollout.flow import Prepared
-    from factory.rollout.model import Order
-    from factory.rollout.view import Picture
+    from factory.rollout.model import Order, Status
+    from factory.rollout.picture import Picture
+    from factory.rollout.preparing import Prepared
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-_MOODS = {"good": ("green",), "bad": ("red",), "soft": ("dim",), "strong": ("bold",), "plain": ()}
-_LOOK_S = 1.0
+_NO_WAIT = click.option("--no-wait", is_flag=True, help="Exit 7 at once where another process works on the fleet.")
+_EVENTS = click.option("--events", is_flag=True, help="Each event as a line of JSON on standard error, no tree.")
 
 
 @click.group()
 def rollout() -> None:
     """Replace a fleet by new instances of the image that is trusted for it now, and follow along."""
+
+
+rollout.add_command(rollout_metrics.metrics)
 
 
 @rollout.command("plan")
@@ -39,11 +41,11 @@ def plan_command(obj: dict[str, Any], /, fleet: str, as_json: bool) -> None:
     Exit 2 with every reason where it cannot be, 6 where the image may not run.
     """
     from factory.catalog.database import Catalog
-    from factory.rollout import flow
+    from factory.rollout import preparing
 
     layout = Layout(obj["folder"].resolve())
     with Catalog.open(layout.catalog) as catalog:
-        prepared = flow.prepare(layout, catalog, fleet)
+        prepared = preparing.prepare(layout, catalog, fleet)
     if as_json:
         output.document(_prepared_json(prepared))
     else:
@@ -82,168 +84,91 @@ def _tell_prepared(prepared: Prepared) -> None:
 
 @rollout.command()
 @click.argument("fleet")
-@click.option("--no-wait", is_flag=True, help="Exit 7 at once where another process works on the fleet.")
+@_NO_WAIT
+@_EVENTS
 @_JSON
 @click.pass_obj
-def apply(obj: dict[str, Any], /, fleet: str, no_wait: bool, as_json: bool) -> None:
+def apply(obj: dict[str, Any], /, fleet: str, no_wait: bool, events: bool, as_json: bool) -> None:
     """Replace FLEET by what is trusted for it now; a rollout that was begun goes on where it was.
 
     Exit 8 where it failed and went back, 9 where it could not. Ctrl-C leaves it where it is; the same command goes on.
-    Where another process drives it, this one watches.
+    Where another process drives it, this one watches, and ends as it ends; a rollout of another image than what is
+    trusted now is told to go back first.
     """
-    from factory.rollout import flow
-
-    _drive(Layout(obj["folder"].resolve()), fleet, flow.apply, no_wait=no_wait, as_json=as_json)
+    _drive(Layout(obj["folder"].resolve()), fleet, _Wanted(no_wait=no_wait, events=events, as_json=as_json))
 
 
 @rollout.command()
 @click.argument("fleet")
-@click.option("--no-wait", is_flag=True, help="Exit 7 at once where another process works on the fleet.")
+@_NO_WAIT
+@_EVENTS
 @_JSON
 @click.pass_obj
-def rollback(obj: dict[str, Any], /, fleet: str, no_wait: bool, as_json: bool) -> None:
+def rollback(obj: dict[str, Any], /, fleet: str, no_wait: bool, events: bool, as_json: bool) -> None:
     """Bring back the image that FLEET ran before: a rollout of its own, that skips steps. It must still be trusted.
 
-    Of a rollout that goes on and may still go back: `factory rollout abort` is quicker.
+    A rollout that was begun and may still go back is brought back, and that is all. Where another process drives one:
+    `factory rollout abort`.
     """
-    from functools import partial
-
-    from factory.rollout import flow
-
-    _drive(Layout(obj["folder"].resolve()), fleet, partial(flow.apply, back=True), no_wait=no_wait, as_json=as_json)
+    _drive(Layout(obj["folder"].resolve()), fleet, _Wanted(back=True, no_wait=no_wait, events=events, as_json=as_json))
 
 
-def _drive(layout: Layout, fleet: str, drive: Callable[..., Any], *, no_wait: bool, as_json: bool) -> None:
+@dataclass(frozen=True)
+class _Wanted:
+    """How a rollout is to be driven."""
+
+    back: bool = False
+    no_wait: bool = False
+    events: bool = False
+    as_json: bool = False
+
+
+def _drive(layout: Layout, fleet: str, wanted: _Wanted) -> None:
     """Drive a rollout, or watch whoever does; at the end its picture, and the exit code."""
-    failed: RolledBackError | RollbackFailedError | None = None
-    with _Live(layout, fleet, quiet=as_json) as live:
-        while True:
-            try:
-                status = drive(layout, fleet, live.turn)
-                break
-            except ConflictError as error:
-                if no_wait:
-                    raise
-                live.note(f"{error.message}: watching")
-                time.sleep(_LOOK_S)
-                live.look()
-            except (RolledBackError, RollbackFailedError) as error:
-                status, failed = None, error
-                break
-    picture = live.picture()
-    if as_json:
-        from factory.rollout import view
+    from factory.rollout import view
+    from factory.rollout.model import State
 
+    live = Live(layout, fleet, EVENTS if wanted.events else NOTHING if wanted.as_json else TREE)
+    failed: RolledBackError | RollbackFailedError | None = None
+    status: Status | None = None
+    try:
+        status = _to_the_end(layout, fleet, live, wanted)
+    except (RolledBackError, RollbackFailedError) as error:
+        failed = error
+    picture = live.picture()
+    if wanted.as_json:
         output.document(view.as_json(picture))
     elif status is None and failed is None:
         output.say(f"{fleet} runs {_running(picture)} already; nothing was done")
+    elif status is not None and status.state == State.ROLLED_BACK:
+        output.say(f"{fleet} runs what it ran before: {status.reason}")
     if failed is not None:
-        if as_json:
+        if wanted.as_json:
             output.explain(failed)
             raise click.exceptions.Exit(failed.exit_code)
         raise failed
 
 
+def _to_the_end(layout: Layout, fleet: str, live: Live, wanted: _Wanted) -> Status | None:
+    """Drive, as soon as nobody else does; how it ended, here or there."""
+    from factory.rollout import flow
+
+    before = flow.last_ended(layout, fleet)
+    while True:
+        try:
+            return flow.apply(layout, fleet, live.turn, back=wanted.back)
+        except ConflictError as error:
+            if wanted.no_wait:
+                raise
+            told = flow.supersede(layout, fleet, back=wanted.back)
+            live.note(f"{error.message}: watching" + (f"; {told}" if told else ""))
+        live.look()
+        if (ended := flow.end_of_other(layout, fleet, before, back=wanted.back)) is not None:
+            return ended
+
+
 def _running(picture: Picture) -> str:
     return picture.plan.target.digest if picture.plan is not None else "it"
-
-
-class _Live:
-    """The tree of a fleet, drawn anew as it changes on a terminal; elsewhere a line for each event."""
-
-    def __init__(self, layout: Layout, fleet: str, *, quiet: bool = False) -> None:
-        from factory.rollout import spec
-
-        self._layout, self._spec = layout, spec.find(layout.root, fleet)
-        self._quiet = quiet
-        self._is_terminal = sys.stderr.isatty() and not quiet
-        self._drawn = 0
-        self._drawn_at = 0.0
-        self._told = 0
-
-    def __enter__(self) -> _Live:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._is_terminal:
-            self._draw(self.picture())
-
-    def turn(self, turn: Turn) -> None:
-        """After a turn of the engine of this process."""
-        for problem in turn.problems:
-            self.note(f"not done, and tried again: {problem}")
-        if self._is_terminal:
-            if time.monotonic() - self._drawn_at > _LOOK_S / 2 or turn.before.state != turn.status.state:
-                self._draw(self.picture())
-        else:
-            self._tell(turn)
-
-    def look(self) -> None:
-        """Follow what another process drives, until it lets go."""
-        while True:
-            picture = self.picture()
-            self.show(picture)
-            if not picture.driven:
-                return
-            time.sleep(_LOOK_S)
-
-    def picture(self) -> Picture:
-        from factory.catalog.database import Catalog
-        from factory.rollout import view
-
-        with Catalog.read(self._layout.catalog) as catalog:
-            return view.gather(self._layout, catalog, self._spec, time.time())
-
-    def show(self, picture: Picture) -> None:
-        """Draw it, or tell what is new."""
-        if self._is_terminal:
-            self._draw(picture)
-        else:
-            self._tell_events(picture)
-
-    def note(self, text: str) -> None:
-        if not self._quiet:
-            self._erase()
-            output.say(text)
-
-    def _tell(self, turn: Turn) -> None:
-        if self._quiet:
-            return
-        before, after = turn.before, turn.status
-        if (before.state, before.step, before.paused) != (after.state, after.step, after.paused):
-            why = after.why_paused if after.paused else after.reason
-            output.say(
-                f"{turn.plan.fleet.name}: {after.state} step {after.step + 1} of {len(turn.plan.stages)}"
-                f" {turn.plan.target.digest[:19]}…" + (f" paused ({after.paused})" if after.paused else "")
-                + (f": {why}" if why else "")
-            )  # fmt: skip
-        for note in turn.decision.notes:
-            output.say(f"{turn.plan.fleet.name}: {note}")
-
-    def _tell_events(self, picture: Picture) -> None:
-        for event in picture.events[self._told :]:
-            notes = f": {'; '.join(event.notes)}" if event.notes else ""
-            output.say(f"{picture.fleet.name}: {event.state} step {event.step + 1} {event.paused}{notes}".rstrip())
-        self._told = len(picture.events)
-
-    def _draw(self, picture: Picture) -> None:
-        import shutil
-
-        from factory.rollout import view
-
-        width = shutil.get_terminal_size().columns
-        lines = view.tree(picture)
-        self._erase()
-        for line in lines:
-            text = tables.cell(line.text)[: width - 1]
-            sys.stderr.write((output.colour(text, *_MOODS[line.mood]) if _MOODS[line.mood] else text) + "\n")
-        sys.stderr.flush()
-        self._drawn, self._drawn_at = len(lines), time.monotonic()
-
-    def _erase(self) -> None:
-        if self._drawn:
-            sys.stderr.write(f"\x1b[{self._drawn}F\x1b[J")
-            self._drawn = 0
 
 
 @rollout.command()
@@ -252,19 +177,19 @@ class _Live:
 @click.pass_obj
 def status(obj: dict[str, Any], /, fleet: str, as_json: bool) -> None:
     """How FLEET looks now: its rollout, generations, instances, weights, and why it waits."""
-    picture = _Live(Layout(obj["folder"].resolve()), fleet).picture()
+    picture = Live(Layout(obj["folder"].resolve()), fleet).picture()
     _show(picture, as_json=as_json)
 
 
 def _show(picture: Picture, *, as_json: bool) -> None:
     from factory.rollout import view
+    from factory.rollout.tree import tree
 
     if as_json:
         output.document(view.as_json(picture))
         return
-    for line in view.tree(picture):
-        text = tables.cell(line.text)
-        tables.line(output.colour(text, *_MOODS[line.mood], stream=sys.stdout) if _MOODS[line.mood] else text)
+    for line in tree(picture):
+        tables.line(drawn(line, to_answer=True))
 
 
 @rollout.command()
@@ -278,20 +203,20 @@ def watch(obj: dict[str, Any], /, fleet: str, as_json: bool) -> None:
     from factory.rollout import view
     from factory.rollout.model import TERMINAL
 
-    live = _Live(Layout(obj["folder"].resolve()), fleet, quiet=as_json)
-    shown = ""
+    live = Live(Layout(obj["folder"].resolve()), fleet, NOTHING if as_json else TREE)
+    shown: dict[str, Any] = {}
     while True:
         picture = live.picture()
         if as_json:
-            document = json.dumps(view.as_json(picture), ensure_ascii=False)
-            if document != shown:
-                output.data(document)
+            document = view.as_json(picture)
+            if {**document, "waiting": None} != {**shown, "waiting": None}:  # there the seconds pass
+                output.data(json.dumps(document, ensure_ascii=False))
                 shown = document
         else:
             live.show(picture)
         if picture.status is None or picture.status.state in TERMINAL:
             return
-        time.sleep(_LOOK_S)
+        time.sleep(LOOK_S)
 
 
 @rollout.command()
@@ -302,14 +227,16 @@ def watch(obj: dict[str, Any], /, fleet: str, as_json: bool) -> None:
 @_JSON
 @click.pass_obj
 def wait(obj: dict[str, Any], /, fleet: str, timeout_s: float, as_json: bool) -> None:
-    """For CI: exit 0 when the rollout has succeeded, 8 or 9 when it failed, 10 when it pauses or time runs out."""
+    """For CI: exit 0 when the rollout that began last has succeeded, 8 or 9 when it failed, 10 when it pauses or time
+    runs out."""
+    from factory.rollout import flow
     from factory.rollout.model import TERMINAL, State
 
-    live = _Live(Layout(obj["folder"].resolve()), fleet, quiet=True)
+    layout = Layout(obj["folder"].resolve())
+    live = Live(layout, fleet, NOTHING)
     ends = time.monotonic() + timeout_s
     while True:
-        picture = live.picture()
-        status = picture.status
+        status = flow.last_status(layout, fleet)
         if status is None:
             raise UsageError(f"{fleet} never had a rollout", hint=f"factory rollout apply {fleet}")
         if status.state in TERMINAL:
@@ -320,9 +247,9 @@ def wait(obj: dict[str, Any], /, fleet: str, timeout_s: float, as_json: bool) ->
             )
         if time.monotonic() > ends:
             raise WaitError(f"it is {status.state} after {timeout_s:g} s", hint=f"factory rollout watch {fleet}")
-        time.sleep(_LOOK_S)
+        time.sleep(LOOK_S)
     if as_json:
-        _show(picture, as_json=True)
+        _show(live.picture(), as_json=True)
     if status.state == State.SUCCEEDED:
         return
     kind = RolledBackError if status.state == State.ROLLED_BACK else RollbackFailedError

@@ -1,49 +1,30 @@
-"""A rollout from its beginning to its end: planned, refused where it cannot be, driven, gone on with after a death.
+"""A rollout from its beginning to its end: begun, driven, gone on with after a death; what other processes say to it.
 
-`prepare` is what `factory rollout plan` shows; `apply` drives. One process at a time acts on a fleet. A rollout that
-was begun goes on under the plan it was begun with, whatever fleets.toml says meanwhile; where another image is wanted
-now, it is brought back first, and the other begins anew.
+One process at a time acts on a fleet. A rollout that was begun goes on under the plan it was begun with, whatever
+fleets.toml says meanwhile; where another image is wanted now, it is brought back first, and the other begins anew.
+What an operator asked to be brought back goes on until it is.
 """
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass
 
 import msgspec
 
-from factory import spec as images_spec
 from factory.catalog import rollouts
 from factory.catalog.database import Catalog
 from factory.digest import Digest
-from factory.errors import FactoryError, RollbackFailedError, RolledBackError, SpecError, UsageError
+from factory.errors import FactoryError, RollbackFailedError, RolledBackError, UsageError
 from factory.model import Layout
 from factory.rollout import fleet as fleets
-from factory.rollout import machine, providers, spec, trusted
+from factory.rollout import log, machine, providers, spec, trusted
 from factory.rollout.engine import Around, Engine, Turn
-from factory.rollout.model import FleetSpec, Image, Observation, Order, Plan, Stage, State, Status
-from factory.rollout.plan import Moment, preview, stages
-from factory.rollout.providers import Provider
-from factory.trust import policy
+from factory.rollout.model import Image, Order, Plan, State, Status
+from factory.rollout.preparing import prepare
 
 Tell = Callable[[Turn], None]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A rollout that could begin. `old_count`: instances that serve now. `unchanged`: of that image already."""
-
-    plan: Plan
-    old_count: int
-    unchanged: bool
-
-    @property
-    def moments(self) -> list[Moment]:
-        """The steps, for people."""
-        return preview(self.plan, self.old_count)
 
 
 @dataclass(frozen=True)
@@ -57,107 +38,45 @@ class LayoutTrust:
         return trusted.refusal(self.layout, image.digest, f"{image.name}/{image.arch}")
 
 
-def prepare(layout: Layout, catalog: Catalog, name: str, *, back: bool = False) -> Prepared:
-    """What a rollout of a fleet would do now. `back`: of the image before, by the shortest way.
-
-    Raises SpecError (2) with every reason why it cannot be; TrustError (6) where the image may not run.
-    """
-    wanted = fleets.sized(catalog, spec.find(layout.root, name))
-    faults = _faults_of_files(layout, wanted)
-    provider = providers.connect(layout, wanted)
-    if faults:
-        raise _refused(name, faults)
-    target = previous(layout, catalog, wanted) if back else trusted.target(layout, wanted, fleets.places(wanted))
-    if faults := provider.faults(target.arch):
-        raise _refused(name, faults)
-    return _prepared(catalog, wanted, target, provider.observe(), back=back)
-
-
-def _prepared(catalog: Catalog, wanted: FleetSpec, target: Image, observed: Observation, *, back: bool) -> Prepared:
-    now = fleets.serving(catalog, wanted.name, observed)
-    old_count = 0 if now is None else len(observed.of(now.generation))
-    number = fleets.next_generation(catalog, wanted.name, observed)
-    steps = stages(wanted, old_count)
-    if back and old_count and wanted.strategy != "rolling":
-        steps = (Stage(100, wanted.size),)
-    made = Plan(
-        rollout=f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}",
-        fleet=wanted,
-        target=target,
-        generation=number,
-        stages=steps,
-        old=None if now is None else now.image,
-        old_generation=None if now is None else now.generation,
-        baseline_generation=number + 1 if now is not None and any(stage.baseline for stage in steps) else None,
-    )
-    most = max([len(observed.instances), *(moment.most for moment in preview(made, old_count))])
-    if most > wanted.max:
-        raise _refused(
-            wanted.name,
-            [f"it would have {most} instances at once, and max is {wanted.max}: raise max, or lower size or surge"],
-        )
-    return Prepared(made, old_count, now is not None and now.image.digest == target.digest)
-
-
-def previous(layout: Layout, catalog: Catalog, wanted: FleetSpec) -> Image:
-    """The image that a fleet ran before the last rollout that succeeded. Raises UsageError where there was none."""
-    for known in rollouts.known(catalog, wanted.name):
-        old = fleets.plan_of(known).old
-        if known.ended == State.SUCCEEDED and old is not None:
-            who = f"{old.name}/{old.arch}"
-            return trusted.require(layout, wanted, old.digest, who, fleets.places(wanted))
-    raise UsageError(
-        f"the fleet {wanted.name} never ran another image",
-        where=f"fleet.{wanted.name}",
-        hint=f"factory rollout status {wanted.name}",
-    )
-
-
-def _faults_of_files(layout: Layout, wanted: FleetSpec) -> list[str]:
-    known = policy.read(layout.policy) if layout.policy.is_file() else None
-    return [*spec.faults_against(wanted, images_spec.load(layout.root), known), *spec.file_faults(wanted)]
-
-
-def _refused(name: str, faults: list[str]) -> SpecError:
-    return SpecError("\n".join(faults), where=f"fleet.{name}", hint="nothing was launched")
-
-
 def apply(layout: Layout, name: str, tell: Tell, *, back: bool = False) -> Status | None:
     """Replace a fleet by what is trusted for it now, or go on with what was begun; None where it runs that already.
 
+    `back`: bring back what ran before; a rollout that goes on and may still go back is brought back, and that is all.
     Raises RolledBackError (8), RollbackFailedError (9), ConflictError (7), and as `prepare` does.
     """
     with Catalog.open(layout.catalog) as catalog, fleets.leased(catalog, name) as fence:
         known = rollouts.last(catalog, name)
         if known is not None and known.ended is None:
-            status = _go_on(layout, catalog, fence, known, tell, back=back)
-            if status is not None:
-                return _judged(name, status)
+            is_other = _is_other(layout, known, back=back)
+            if is_other:
+                rollouts.order(catalog, known, Order.ABORT)
+            status = drive(layout, catalog, fence, known, tell)
+            if is_other and back and status.state == State.ROLLED_BACK:
+                return status
+            if not is_other or status.state == State.ROLLBACK_FAILED:
+                return judged(name, status)
         prepared = prepare(layout, catalog, name, back=back)
         if prepared.unchanged:
             return None
         begin(catalog, fence, prepared.plan)
         known = rollouts.last(catalog, name)
         assert known is not None
-        return _judged(name, drive(layout, catalog, fence, known, tell))
+        return judged(name, drive(layout, catalog, fence, known, tell))
 
 
-def _go_on(
-    layout: Layout, catalog: Catalog, fence: int, known: rollouts.Known, tell: Tell, *, back: bool
-) -> Status | None:
-    """Drive a rollout that was begun to its end; None where another image is wanted, and it was brought back first."""
-    wanted = _wanted_digest(layout, known)
-    is_other = back or (wanted is not None and wanted != known.to_digest)
-    if is_other:
-        rollouts.order(catalog, known, Order.ABORT)
-    status = drive(layout, catalog, fence, known, tell)
-    return None if is_other and status.state != State.ROLLBACK_FAILED else status
+def _is_other(layout: Layout, known: rollouts.Known, *, back: bool) -> bool:
+    """Whether what was begun is not what is wanted now."""
+    is_back = fleets.plan_of(known).back
+    if back or is_back:
+        return not is_back
+    wanted = _wanted_digest(layout, known.fleet)
+    return wanted is not None and wanted != known.to_digest
 
 
-def _wanted_digest(layout: Layout, known: rollouts.Known) -> Digest | None:
+def _wanted_digest(layout: Layout, name: str) -> Digest | None:
     """The digest that is trusted for a fleet now; None where that cannot be said: what was begun goes on then."""
     try:
-        wanted = spec.find(layout.root, known.fleet)
+        wanted = spec.find(layout.root, name)
         return trusted.target(layout, wanted, fleets.places(wanted)).digest
     except FactoryError:
         return None
@@ -180,14 +99,16 @@ def begin(catalog: Catalog, fence: int, made: Plan) -> None:
 
 
 def drive(layout: Layout, catalog: Catalog, fence: int, known: rollouts.Known, tell: Tell) -> Status:
-    """Drive a rollout to its end."""
+    """Drive a rollout to its end; what happens is written to the fleet's log too."""
     made = fleets.plan_of(known)
-    provider: Provider = providers.connect(layout, made.fleet)
-    around = Around(catalog, provider, LayoutTrust(layout), fence, tell=tell)
+    written = log.Log(log.path_of(layout, known.fleet))
+    provider = providers.connect(layout, made.fleet)
+    around = Around(catalog, provider, LayoutTrust(layout), fence, tell=lambda turn: tell(written.turn(turn)))
     return Engine(around, known).run()
 
 
-def _judged(name: str, status: Status) -> Status:
+def judged(name: str, status: Status) -> Status:
+    """The status of a rollout that ended well. Raises RolledBackError, RollbackFailedError."""
     hint = f"factory rollout status {name}"
     if status.state == State.ROLLED_BACK:
         raise RolledBackError(f"the rollout went back: {status.reason}", where=f"fleet {name}", hint=hint)
@@ -196,6 +117,55 @@ def _judged(name: str, status: Status) -> Status:
             f"the rollout failed and could not go back: {status.reason}", where=f"fleet {name}", hint=hint
         )
     return status
+
+
+# --- what other processes say to it
+
+
+def supersede(layout: Layout, name: str, *, back: bool = False) -> str | None:
+    """Where another process drives a rollout of another image than what is wanted now, tell it to go back; what was
+    told. Raises UsageError where `back` is wanted of a rollout that goes on: to abort it is the way."""
+    with Catalog.open(layout.catalog) as catalog:
+        known = rollouts.last(catalog, name)
+        if known is None or known.ended is not None or not _is_other(layout, known, back=back):
+            return None
+        if back:
+            raise UsageError(
+                f"a rollout of {name} goes on in another process",
+                where=f"fleet {name}",
+                hint=f"factory rollout abort {name} has it go back",
+            )
+        said = [order.wanted for order in rollouts.orders(catalog, known.id)]
+        if Order.ABORT not in said:
+            rollouts.order(catalog, known, Order.ABORT)
+        return f"another image is wanted now: the rollout of {known.to_digest[:19]}… was told to go back"
+
+
+def end_of_other(layout: Layout, name: str, before: str | None, *, back: bool = False) -> Status | None:
+    """How a rollout ended that another process drove and that was after the same: it is not to be tried once more.
+    `before`: the id of the last rollout that had ended already. None: there was none, it did not end, or it was after
+    something else. Raises as `judged` does."""
+    with Catalog.read(layout.catalog) as catalog:
+        known = rollouts.last(catalog, name)
+        if known is None or known.ended is None or known.id == before or _is_other(layout, known, back=back):
+            return None
+        return judged(name, fleets.status_of(known))
+
+
+def last_ended(layout: Layout, name: str) -> str | None:
+    """The id of a fleet's last rollout, where it has ended."""
+    if not layout.catalog.is_file():
+        return None
+    with Catalog.read(layout.catalog) as catalog:
+        known = rollouts.last(catalog, name)
+        return known.id if known is not None and known.ended is not None else None
+
+
+def last_status(layout: Layout, name: str) -> Status | None:
+    """Where the rollout of a fleet is that began last; None where there was none."""
+    with Catalog.read(layout.catalog) as catalog:
+        known = rollouts.last(catalog, name)
+        return None if known is None else fleets.status_of(known)
 
 
 def order(layout: Layout, name: str, wanted: Order) -> rollouts.Known:
@@ -209,4 +179,4 @@ def order(layout: Layout, name: str, wanted: Order) -> rollouts.Known:
                 hint=f"factory rollout status {name} says what came of the last",
             )
         rollouts.order(catalog, known, wanted)
-        return replace(known)
+        return known

@@ -43,14 +43,14 @@ class Rolled:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A fleet at one moment. `images`: generation -> (name, digest) of what it should be of; an instance's own digest
-    comes first. `healthy`: id -> whether it can serve; those not in it are not known. `wanted`: generation -> percent.
-    `requests`: (generation, class of status such as `5xx`) -> how many, where the provider counts them. `ended`: final
-    state -> how many rollouts of the fleet ended so."""
+    """A fleet at one moment, `at` (None: its provider could not be asked). `images`: generation -> (name, digest) of
+    what it should be of; an instance's own digest comes first. `healthy`: id -> whether it can serve; those not in it
+    are not known. `wanted`: generation -> percent. `requests`: (generation, class of status such as `5xx`) -> how
+    many, where the provider counts them. `ended`: final state -> how many rollouts of the fleet ended so."""
 
     fleet: str
     size: int
-    at: float
+    at: float | None
     observed: Observation
     images: Mapping[int, tuple[str, Digest]] = field(default_factory=dict)
     healthy: Mapping[str, bool] = field(default_factory=dict)
@@ -99,7 +99,8 @@ def _size(one: Snapshot) -> Iterator[Sample]:
 
 
 def _seen(one: Snapshot) -> Iterator[Sample]:
-    yield {}, one.at
+    if one.at is not None:
+        yield {}, one.at
 
 
 def _instances(one: Snapshot) -> Iterator[Sample]:

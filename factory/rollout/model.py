@@ -268,7 +268,8 @@ class Stage:
 @dataclass(frozen=True)
 class Plan:
     """What a rollout is to do; decided once, kept as it is. `old` None: the fleet is new. `old_generation` has the
-    instances that serve now; `baseline_generation` a fresh instance of the old image, for the comparison."""
+    instances that serve now; `baseline_generation` a fresh instance of the old image, for the comparison. `back`: the
+    target is what ran before, as an operator asked, not what is trusted for the fleet now."""
 
     rollout: str
     fleet: FleetSpec
@@ -278,6 +279,7 @@ class Plan:
     old: Image | None = None
     old_generation: int | None = None
     baseline_generation: int | None = None
+    back: bool = False
 
     @property
     def is_rolling(self) -> bool:

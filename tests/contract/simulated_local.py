@@ -1,0 +1,50 @@
+"""The simulator in the place of the provider `local`: machines are a file of the factory, time is real.
+
+`connect` is what factory/rollout/providers expects of a provider's module. What instances of an image do stands in
+`.factory/behaviours.json` (digest -> Behaviour), so that other processes see it too.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from simulated_provider import Behaviour, SimulatedProvider
+
+from factory.digest import Digest
+from factory.model import Layout
+from factory.rollout.model import FleetSpec
+
+QUICK = Behaviour(pending_s=0.05, healthy_after_s=0.1)
+NAME = "simulated_local"
+
+
+def connect(layout: Layout, fleet: FleetSpec) -> SimulatedProvider:
+    """The fleet, as it is in the file."""
+    folder = layout.state
+    folder.mkdir(parents=True, exist_ok=True)
+    behaviours = _read(folder / "behaviours.json")
+    return _Quick(
+        folder / f"world-{fleet.name}.json", time.time,
+        {Digest(digest): Behaviour(**one) for digest, one in behaviours.items()},
+        stopping_s=0.05, sessions_s=0.1,
+    )  # fmt: skip
+
+
+class _Quick(SimulatedProvider):
+    """Whose instances come up at once, unless told otherwise."""
+
+    def _of(self, one: object) -> Behaviour:
+        return self.behaviours.get(Digest(one["digest"]), QUICK)  # type: ignore[index]
+
+
+def behave(layout: Layout, digest: Digest, behaviour: Behaviour) -> None:
+    """Have instances of an image behave so from now on."""
+    path = layout.state / "behaviours.json"
+    path.write_text(json.dumps({**_read(path), digest: asdict(behaviour)}))
+
+
+def _read(path: Path) -> dict:  # type: ignore[type-arg]
+    return json.loads(path.read_text()) if path.exists() else {}

@@ -1,0 +1,413 @@
+"""factory rollout as it is typed: whole rollouts of signed images, by the engine and the commands, on the simulator."""
+
+from __future__ import annotations
+
+import json
+import signal
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import rollout_factory
+import simulated_local
+from rollout_factory import Shop, numbers
+
+from factory.catalog import check
+from factory.catalog.database import Catalog
+from factory.cli import rollout, rollout_live
+from factory.rollout import log, providers
+from factory.rollout.model import TERMINAL, State
+
+
+@pytest.fixture
+def simulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(providers.KINDS, "local", simulated_local.NAME)
+    monkeypatch.delenv("FACTORY_KEY", raising=False)
+    for module in (rollout, rollout_live):
+        monkeypatch.setattr(module, "LOOK_S", 0.1)
+
+
+@pytest.fixture
+def shop(tmp_path: Path, capsys: pytest.CaptureFixture[str], simulated: None) -> Iterator[Shop]:
+    """A factory with one release; its fleet does not run yet."""
+    made = rollout_factory.build(tmp_path, capsys)
+    yield made
+    made.end_all()
+
+
+@pytest.fixture(scope="module")
+def template() -> list[Shop]:
+    """Where the factory is kept that others are copied from, once it is made."""
+    return []
+
+
+@pytest.fixture
+def running(
+    tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str], simulated: None, template: list[Shop]
+) -> Iterator[Shop]:
+    """A fleet that runs the first release; there is a second."""
+    if not template:
+        template.append(rollout_factory.build(tmp_path_factory.mktemp("template"), capsys))
+        template[0].rollout("apply", "web")
+        template[0].release("second")
+    made = rollout_factory.copy(template[0], tmp_path_factory.mktemp("shop"), capsys)
+    yield made
+    made.end_all()
+
+
+def state(shop: Shop) -> State:
+    return shop.status.state
+
+
+# --- from beginning to end
+
+
+def test_new_fleet_is_planned_brought_up_and_left_alone(shop: Shop) -> None:
+    planned = shop.rollout("plan", "web", "--json").json
+    assert (planned["from"], planned["to"], planned["unchanged"]) == (None, shop.releases[0], False)
+    assert shop.world.instances == {}
+    done = shop.rollout("apply", "web")
+    assert f"SUCCEEDED, step 1 of 1  {shop.releases[0]}" in done.err
+    seen = shop.rollout("status", "web", "--json").json
+    assert (seen["state"], seen["weights"], len(seen["instances"])) == ("SUCCEEDED", {"1": 100}, 3)
+    again = shop.rollout("apply", "web")
+    assert "already; nothing was done" in again.err
+    assert shop.rollout("plan", "web", "--json").json["unchanged"] is True
+    assert shop.world.next_id == 4
+
+
+@pytest.mark.parametrize("strategy", ["blue-green", "canary", "rolling"])
+def test_second_release_replaces_the_first(running: Shop, strategy: str) -> None:
+    running.fleet(strategy)
+    said = running.rollout("plan", "web").out
+    assert running.releases[0] in said
+    assert running.releases[1] in said
+    running.rollout("apply", "web", "--json")
+    assert running.running == {running.releases[1]}
+    seen = running.rollout("status", "web", "--json").json
+    assert (seen["from"], seen["to"]) == tuple(running.releases)
+    assert seen["no_return_at"] is not None
+
+
+def test_documents_have_what_others_rely_on(running: Shop) -> None:
+    document = running.rollout("apply", "web", "--json").json
+    relied_on = {"fleet", "rollout", "state", "step", "steps", "from", "to", "weight", "instances", "events"}
+    assert relied_on <= document.keys()
+    assert {"id", "generation", "digest", "state"} <= document["instances"][0].keys()
+    assert {"at", "state", "step", "notes"} <= document["events"][0].keys()
+    assert [event["state"] for event in document["events"]][-1] == "SUCCEEDED"
+    assert (document["step"], document["steps"], document["weight"]) == (3, 3, 100)
+    followed = [json.loads(line) for line in running.rollout("watch", "web", "--json").out.splitlines()]
+    assert followed[-1]["state"] == "SUCCEEDED"
+    assert running.rollout("wait", "web", "--json").json["state"] == "SUCCEEDED"
+
+
+def test_bad_to_good(running: Shop) -> None:
+    running.fleet(deadline_s=1)
+    running.behave(running.releases[1], healthy_after_s=None)
+    failed = running.rollout("apply", "web", code=8)
+    assert "did not become healthy within 1 s" in failed.err
+    assert running.running == {running.releases[0]}
+    assert "ROLLED_BACK" in running.rollout("wait", "web", code=8).err
+    good = running.release("third")
+    running.rollout("apply", "web")
+    assert running.running == {good}
+
+
+def test_failure_after_promotion_is_rolled_back_by_a_rollout_of_its_own(running: Shop) -> None:
+    running.rollout("apply", "web")
+    first, second = running.releases
+    assert first not in running.signed.ticket_file().read_text()  # its ticket is in the catalog only
+    running.behave(second, ill_after_s=0.5)
+    running.rollout("rollback", "web")
+    assert running.running == {first}
+    seen = running.rollout("status", "web", "--json").json
+    assert (seen["from"], seen["to"], seen["steps"], seen["state"]) == (second, first, 1, "SUCCEEDED")
+    assert "back to what ran before" in running.rollout("status", "web").out
+
+
+def test_analysis_that_fails_goes_back(running: Shop) -> None:
+    with numbers(0.5) as source:
+        running.fleet(url=source.url)
+        failed = running.rollout("apply", "web", code=8)
+    assert "analysis failed: 0.5 is not < 0.01" in failed.err
+    assert running.running == {running.releases[0]}
+
+
+# --- what operators say
+
+
+def test_abort_retry_promote(running: Shop) -> None:
+    running.fleet(pause_s=1000)
+    driving = running.start("rollout", "apply", "web")
+    running.until(lambda status: status.state == State.ANALYSING)
+    running.rollout("abort", "web")
+    assert "an operator aborted it" in driving.ended(8)
+    assert running.running == {running.releases[0]}
+    again = running.start("rollout", "apply", "web")
+    running.until(lambda status: status.state == State.ANALYSING)
+    told = running.rollout("promote", "web", "--json").json
+    assert told["order"] == "promote"
+    again.ended(0)
+    assert running.running == {running.releases[1]}
+
+
+def test_pause_at_each_step_then_promote_full(running: Shop) -> None:
+    running.fleet(pause_s=0.5)
+    text = running.signed.root / "fleets.toml"
+    text.write_text(text.read_text().replace("{ weight = 67 }", "{ weight = 67, pause_s = 1000 }"))
+    driving = running.start("rollout", "apply", "web")
+    running.until(lambda status: status.state == State.ANALYSING and status.step == 0)
+    running.rollout("pause", "web")
+    running.until(lambda status: status.paused == "operator")
+    waited = running.rollout("wait", "web", code=10)
+    assert "it is paused: an operator paused it" in waited.err
+    time.sleep(0.6)  # longer than the step's own pause
+    assert (state(running), running.status.step) == (State.ANALYSING, 0)
+    assert running.rollout("status", "web", "--json").json["paused"] == "operator"
+    running.rollout("resume", "web")
+    running.until(lambda status: status.state == State.ANALYSING and status.step == 1)
+    running.rollout("pause", "web")
+    running.until(lambda status: status.paused == "operator")
+    running.rollout("promote", "web", "--full")
+    driving.ended(0)
+    assert running.running == {running.releases[1]}
+
+
+def test_wait_runs_out_of_time(running: Shop) -> None:
+    running.fleet(pause_s=1000)
+    running.start("rollout", "apply", "web")
+    running.until(lambda status: status.state == State.ANALYSING)
+    assert "it is ANALYSING after 0.1 s" in running.rollout("wait", "web", "--timeout", "0.1", code=10).err
+
+
+def test_abort_acts_while_the_source_hangs(running: Shop) -> None:
+    with numbers() as source:
+        source.hang()
+        running.fleet(url=source.url)
+        text = running.signed.root / "fleets.toml"
+        text.write_text(text.read_text().replace("timeout_s = 5\n", "timeout_s = 25\n"))
+        driving = running.start("rollout", "apply", "web")
+        running.until(lambda status: status.state == State.ANALYSING)
+        running.rollout("abort", "web")
+        driving.ended(8)  # sooner than in the source's 25 s
+    assert running.running == {running.releases[0]}
+
+
+def test_orders_without_a_rollout_are_refused(running: Shop) -> None:
+    for order in ("pause", "resume", "promote", "abort"):
+        assert "no rollout of web goes on" in running.rollout(order, "web", code=2).err
+
+
+# --- interrupted, killed, two at once
+
+
+def test_interrupt_leaves_it_where_it_is_and_apply_goes_on(running: Shop) -> None:
+    running.fleet(pause_s=1000)
+    driving = running.start("rollout", "apply", "web")
+    running.until(lambda status: status.state == State.ANALYSING)
+    driving.send(signal.SIGINT)
+    assert "interrupted" in driving.ended(130)
+    assert running.rollout("status", "web", "--json").json["driven"] is False
+    assert "nobody drives it" in running.rollout("status", "web").out
+    assert state(running) == State.ANALYSING
+    world = running.world
+    running.rollout("promote", "web")
+    running.rollout("apply", "web")
+    assert running.running == {running.releases[1]}
+    assert set(world.instances) & set(running.world.instances)
+
+
+def test_two_operators_at_once_and_the_first_is_killed(running: Shop) -> None:
+    running.fleet(pause_s=1000)
+    first = running.start("rollout", "apply", "web")
+    running.until(lambda status: status.state == State.ANALYSING)
+    assert "another process" in running.rollout("apply", "web", "--no-wait", code=7).err
+    second = running.start("rollout", "apply", "web")
+    second.says("watching")
+    first.kill()
+    running.rollout("promote", "web", "--full")
+    second.ended(0)
+    assert running.running == {running.releases[1]}
+    assert len(running.world.launched) == 3 + 3  # nothing was launched twice
+
+
+def test_whoever_watched_a_rollout_that_failed_does_not_try_it_again(running: Shop) -> None:
+    running.fleet(pause_s=1000)
+    first = running.start("rollout", "apply", "web")
+    running.until(lambda status: status.state == State.ANALYSING)
+    second = running.start("rollout", "apply", "web")
+    second.says("watching")
+    running.rollout("abort", "web")
+    first.ended(8)
+    assert "an operator aborted it" in second.ended(8)
+    assert running.running == {running.releases[0]}
+
+
+def test_new_target_mid_analysis_brings_the_first_back_and_begins_anew(running: Shop) -> None:
+    running.fleet(pause_s=1000)
+    first = running.start("rollout", "apply", "web")
+    running.until(lambda status: status.state == State.ANALYSING)
+    begun = running.rollout("status", "web", "--json").json
+    third = running.release("third")
+    running.fleet(pause_s=0)
+    second = running.start("rollout", "apply", "web")
+    first.ended(8)
+    said = second.ended(0)
+    assert "another image is wanted now" in said
+    assert running.running == {third}
+    seen = running.rollout("status", "web", "--json").json
+    assert seen["rollout"] != begun["rollout"]
+    assert (seen["from"], seen["to"]) == (running.releases[0], third)
+    assert [event["state"] for event in seen["events"]].count("ANALYSING") == 3
+
+
+def test_target_of_a_rollout_that_nobody_drives_is_replaced_too(running: Shop) -> None:
+    running.fleet(pause_s=1000)
+    first = running.start("rollout", "apply", "web")
+    running.until(lambda status: status.state == State.ANALYSING)
+    first.kill()
+    third = running.release("third")
+    running.fleet(pause_s=0)
+    running.rollout("apply", "web")
+    assert running.running == {third}
+
+
+def test_rollback_that_was_interrupted_goes_on_and_is_not_brought_back(running: Shop) -> None:
+    running.rollout("apply", "web")
+    first, second = running.releases
+    running.behave(first, healthy_after_s=1.5)
+    driving = running.start("rollout", "rollback", "web")
+    running.until(lambda status: status.state == State.WARMING)
+    driving.kill()
+    running.rollout("apply", "web")
+    assert running.running == {first}
+    assert second not in running.running
+
+
+def test_rollback_of_a_rollout_that_goes_on_only_brings_it_back(running: Shop) -> None:
+    running.rollout("apply", "web")
+    running.release("third")
+    running.fleet(pause_s=1000)
+    driving = running.start("rollout", "apply", "web")
+    running.until(lambda status: status.state == State.ANALYSING)
+    assert "factory rollout abort web" in running.rollout("rollback", "web", code=2).err
+    driving.kill()
+    assert "runs what it ran before" in running.rollout("rollback", "web").err
+    assert running.running == {running.releases[1]}
+
+
+# --- trust
+
+
+def test_image_revoked_in_mid_rollout_goes_back(running: Shop) -> None:
+    running.fleet(pause_s=1000)
+    driving = running.start("rollout", "apply", "web")
+    running.until(lambda status: status.state == State.ANALYSING)
+    running.run("revoke", "web", "--reason", "CVE-2026-2")
+    assert "CVE-2026-2" in driving.ended(8)
+    assert running.running == {running.releases[0]}
+    refused = running.rollout("apply", "web", code=6)
+    assert "revoked" in refused.err
+
+
+def test_both_revoked_cannot_go_back(running: Shop) -> None:
+    running.fleet(pause_s=1000)
+    driving = running.start("rollout", "apply", "web")
+    running.until(lambda status: status.state == State.ANALYSING)
+    running.run("revoke", "hardened", "--reason", "CVE-2026-3")
+    assert "may not run either" in driving.ended(9)
+    assert state(running) == State.ROLLBACK_FAILED
+    assert "ROLLBACK_FAILED" in running.rollout("wait", "web", code=9).err
+
+
+def test_rollback_to_an_image_that_was_revoked_is_refused(running: Shop) -> None:
+    running.rollout("apply", "web")
+    running.run("revoke", running.releases[0], "--unknown", "--reason", "CVE-2026-4")
+    assert "CVE-2026-4" in running.rollout("rollback", "web", code=6).err
+    assert running.running == {running.releases[1]}
+
+
+def test_fleet_that_never_ran_another_image_has_nothing_to_go_back_to(shop: Shop) -> None:
+    shop.rollout("apply", "web")
+    assert "never ran another image" in shop.rollout("rollback", "web", code=2).err
+
+
+# --- refusals
+
+
+def test_plan_says_all_reasons_at_once_and_launches_nothing(shop: Shop) -> None:
+    path = shop.signed.root / "fleets.toml"
+    text = path.read_text().replace('image = "web"', 'image = "wep"').replace('"prod"', '"prud"')
+    path.write_text(f'{text}[fleet.web.external.DATABASE]\npath = "{shop.signed.root}/none"\n')
+    said = shop.rollout("plan", "web", code=2).err
+    for reason in ('there is no image "wep"', 'there is no channel "prud"', "No such file"):
+        assert reason in said, said
+    assert shop.world.instances == {}
+    assert not log.path_of(shop.signed.layout, "web").exists()
+
+
+def test_plan_of_an_image_that_writes_outside_its_state_is_refused(shop: Shop) -> None:
+    shop.release("writes", **{"nothing-written-outside-state": "skipped"})
+    assert "was not seen to write only to its state" in shop.rollout("plan", "web", code=6).err
+
+
+def test_plan_of_a_fleet_that_there_is_not_names_those_there_are(shop: Shop) -> None:
+    assert "web" in shop.rollout("plan", "wep", code=2).err
+
+
+# --- what is told
+
+
+def test_log_has_a_line_per_event_each_with_its_digest(running: Shop) -> None:
+    path = log.path_of(running.signed.layout, "web")
+    path.write_bytes(path.read_bytes() + b'{"half')  # as a kill leaves it
+    running.rollout("apply", "web")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    lines = path.read_text().splitlines()
+    assert lines.count('{"half') == 1
+    told = [json.loads(line) for line in lines if line != '{"half']
+    assert all(one["digest"] in running.releases for one in told)
+    new = [one for one in told if one["generation"] == 2]
+    assert [one["state"] for one in new if one["event"] == "state"][-1] == "SUCCEEDED"
+    assert {"launch", "shift", "state"} <= {one["event"] for one in new}
+    assert any(one["event"] == "retire" and one["digest"] == running.releases[0] for one in told)
+
+
+def test_events_go_to_standard_error_where_they_are_asked_for(running: Shop) -> None:
+    said = running.rollout("apply", "web", "--events").err
+    assert {json.loads(line)["digest"] for line in said.splitlines()} == set(running.releases)
+
+
+def test_metrics_say_what_runs_and_what_goes_on(running: Shop, tmp_path: Path) -> None:
+    running.rollout("apply", "web")
+    said = running.rollout("metrics", "web").out
+    first, second = running.releases
+    assert f'factory_fleet_instances{{fleet="web",generation="2",image="web",digest="{second}"' in said
+    assert 'factory_rollouts_total{fleet="web",state="SUCCEEDED"} 2' in said
+    assert first not in said
+    running.rollout("metrics", "--all", "--to", str(tmp_path / "factory.prom"))
+    assert "factory_fleet_size" in (tmp_path / "factory.prom").read_text()
+    assert "name a fleet" in running.rollout("metrics", code=2).err
+
+
+def test_watch_tells_each_event_with_its_digest(running: Shop) -> None:
+    running.fleet(pause_s=0.5)
+    driving = running.start("rollout", "apply", "web")
+    running.until(lambda status: status.state not in TERMINAL)
+    said = running.rollout("watch", "web").err
+    driving.ended(0)
+    assert f"SUCCEEDED, step 3 of 3  {running.releases[1]}" in said
+
+
+def test_catalog_is_whole_after_all_that(running: Shop) -> None:
+    from factory.catalog import audit
+
+    running.rollout("apply", "web")
+    running.rollout("rollback", "web")
+    with Catalog.open(running.signed.layout.catalog) as catalog:
+        logs = list(audit.logs(catalog.connection, {}))
+        assert [str(one) for one in check.problems(catalog.connection, catalog.path, lambda: logs)] == []
