@@ -109,6 +109,8 @@ def accepted(progress: Progress, standing: Standing, action: Action, now: float)
 def advance(standing: Standing, limits: Limits, progress: Progress, refused: str | None, now: float) -> Move:
     """The next move. `refused`: why the image that serves may not be launched."""
     progress, notes = _seen(standing, progress, now)
+    if standing.serving is not None:
+        refused = refused or standing.revoked.get(standing.serving.image.digest)
     turn = _Turn(standing, limits, progress, refused, now)
     launch, progress = turn.launch(), turn.leaving()
     turn = replace(turn, progress=progress)
@@ -138,7 +140,9 @@ def _seen(standing: Standing, progress: Progress, now: float) -> tuple[Progress,
     slow = {
         name
         for name in progress.warming
-        if name in there and name not in progress.broken and now - progress.launched[name] > fleet.health.deadline_s
+        if name in there
+        and name not in progress.broken
+        and (name in standing.ill or now - progress.launched[name] > fleet.health.deadline_s)
     }
     unseen = progress.awaited if progress.awaited and now - progress.asked_at > fleet.deadlines.launch.seconds else 0
     notes += [f"{name} failed: it is gone" for name in sorted(dead)]
@@ -263,18 +267,22 @@ class _Turn:
 
     def leaving(self) -> Progress:
         """With those that can go now."""
-        leaving, spent, serving = dict(self.progress.leaving), set(self.progress.spent), self.serving
+        leaving, spent, serving = dict(self.progress.leaving), set(self.progress.spent), set(self.serving)
         leaving |= {name: self.now for name in self.progress.broken if name not in leaving}
         least = min(self.standing.fleet.min, len(serving))
         if self.progress.shifted is not None or not self._weights(leaving):
-            for one in sorted(self._bad(), key=lambda one: (one.id in serving, one.id)):
+            bad = sorted(self._bad(), key=lambda one: (one.id in serving, one.id))
+            others = sum(one.id not in serving and one.id not in leaving and self._is_stand_in(one) for one in bad)
+            for one in bad:
                 if len(spent) >= len(self.progress.spent) + self.may_retire or one.id in leaving:
                     continue
-                left = len(serving - {one.id})
-                if left >= least and self._may_go(one, left, no_room=self._has_no_room(leaving)):
+                left = len(serving) - (one.id in serving)
+                rest = others - (one.id not in serving and self._is_stand_in(one))
+                if left >= least and self._may_go(one, left, rest, no_room=self._has_no_room(leaving)):
                     leaving[one.id] = self.now
                     spent.add(one.id)
                     serving.discard(one.id)
+                    others = rest
         if leaving == self.progress.leaving:
             return self.progress
         return replace(self.progress, leaving=leaving, spent=frozenset(spent), moved_at=self.now)
@@ -285,12 +293,18 @@ class _Turn:
             if one.id in self._surplus or self._fault(one) is not None:
                 yield one
 
-    def _may_go(self, one: Instance, left: int, *, no_room: bool) -> bool:
-        """Whether one may go now; `left` serve then."""
-        serves_not = one.id not in self.serving
-        if serves_not and (one.id in self._surplus or not (self._is_ours(one) or self.standing.has_traffic(one))):
+    def _may_go(self, one: Instance, left: int, others: int, *, no_room: bool) -> bool:
+        """Whether one may go now; `left` serve then, and there are `others` in the place of one that
+        should."""
+        if one.id in self.serving:
+            return self.standing.serving is not None and (left >= self.standing.size or no_room)
+        if not self._is_stand_in(one):
             return True
-        return left >= self.standing.size or no_room
+        return left + others >= self.standing.size or no_room
+
+    def _is_stand_in(self, one: Instance) -> bool:
+        """Whether one that does not serve stands where another should: the others are just too many."""
+        return one.id not in self._surplus and (self._is_ours(one) or self.standing.has_traffic(one))
 
     def _has_no_room(self, leaving: Mapping[str, float]) -> bool:
         """Whether something must go before what is missing can be launched; one at a time."""
