@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("factory", deadline=None)  # these machines are shared: how long an example takes says nothing
+settings.load_profile("factory")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
