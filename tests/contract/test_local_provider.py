@@ -151,6 +151,24 @@ def test_what_a_dead_guest_left_is_removed_and_its_name_used_again(world: LocalW
     assert "web-g1-07" not in (world.folder / "haproxy.cfg").read_text()
 
 
+def test_who_takes_a_dead_guests_name_over_gets_no_traffic_before_it_is_given(world: LocalWorld) -> None:
+    generation = world.generation(1, boot_s=1.5)
+    world.provider.launch(generation, 2)
+    world.wait_healthy(1, 2)
+    world.provider.shift({1: 100})
+    world.kill("web-g1-01")
+    with load(str(world.fleet.listen)) as found:
+        world.provider.launch(generation, 2)
+        world.provider.shift({1: 100})
+        seen = world.provider.front.seen() or {}
+        assert seen["web-g1-01"].weight == 0
+        assert seen["web-g1-02"].weight > 0
+        world.wait_healthy(1, 2)
+        world.provider.shift({1: 100})
+    assert found.lost == []
+    assert len({one.weight for one in (world.provider.front.seen() or {}).values()}) == 1
+
+
 def test_a_sick_guest_gets_no_traffic_and_is_back_by_itself(world: LocalWorld) -> None:
     world.up(1, 2)
     world.provider.shift({1: 100})

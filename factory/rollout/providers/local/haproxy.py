@@ -46,6 +46,11 @@ class Seen:
     sessions: int
 
     @property
+    def down(self) -> bool:
+        """Whether HAProxy has found it unhealthy: whatever its weight, it gets nothing until that has changed."""
+        return not self.up and not self.closed
+
+    @property
     def weight(self) -> int:
         """What it really gets."""
         return self.server.weight if self.up and not self.draining else 0

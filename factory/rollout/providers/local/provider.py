@@ -4,9 +4,10 @@ Owns `.factory/fleets/NAME/` (0700). Every change is made under the folder's loc
 was killed anywhere is finished by the next one: guests that it started are taken on, folders of those that it did not
 start are removed, HAProxy is brought to what the file says. `observe` takes no lock and changes nothing.
 
-A generation's weight is spread over its healthy guests; its unhealthy ones have the weight of their peers, which counts
-once HAProxy finds them healthy: in the steady state an instance that recovers is back without anybody's doing. What
-`observe` says of weights counts only those that get traffic now.
+A generation's weight is spread over its healthy guests; those that HAProxy has found unhealthy have the weight of their
+peers, which counts once it finds them healthy: in the steady state an instance that recovers is back without anybody's
+doing. One that was just launched has none before the next `shift`. What `observe` says of weights counts only those
+that get traffic now.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class LocalProvider:
         """
         with self._changing():
             running = self._clean()
+            self._register()  # forgets the dead first: who takes a name over must not have the weight that it had
             here = [one for one in running.values() if one.tag.generation == generation.number and not one.leaving]
             wrong = [one.id for one in here if one.tag.digest != str(generation.image.digest)]
             if wrong:
@@ -143,19 +145,12 @@ class LocalProvider:
                 where=f"fleet.{self.fleet.name}",
             )
         given = weights.spread(percent, healthy)
-        peers = {
-            generation: max(given[name] for name in names) if percent.get(generation) else 0
-            for generation, names in healthy.items()
-        }
-        return [
-            Server(
-                guest.id,
-                guest.port,
-                0 if guest.id in draining else given.get(guest.id, peers.get(guest.tag.generation, 0)),
-            )
-            for guest in guests
-            if guest.port is not None
-        ]
+        for guest in guests:
+            # Never to one that HAProxy has not looked at yet: until then it takes every server for a healthy one.
+            if guest.id in seen and seen[guest.id].down and guest.id not in draining:
+                peers = healthy.get(guest.tag.generation, ())
+                given[guest.id] = max((given[name] for name in peers), default=0)
+        return [Server(guest.id, guest.port, given.get(guest.id, 0)) for guest in guests if guest.port is not None]
 
     def _addressed(self, guest: Guest, seen: Mapping[str, Seen]) -> Guest:
         """A guest with its port, from wherever it can be had."""
