@@ -81,6 +81,10 @@ class Live:
             self._erase()
             output.say(text)
 
+    def leave(self, text: str) -> None:
+        """The last line, below what was drawn."""
+        output.say(f"\n{text}" if self._is_terminal else text)
+
     # --- of whoever follows
 
     def look(self) -> None:
@@ -149,7 +153,8 @@ def said(event: Event) -> str:
         case "shift":
             weights = more["weights"]
             assert isinstance(weights, dict)
-            what = f"traffic {', '.join(f'{one}% to {number}' for number, one in weights.items()) or 'to none'}"
+            sent = ", ".join(f"{one}% to generation {number}" for number, one in weights.items())
+            what = f"traffic: {sent or 'to none'}"
         case "ill":
             what = f"{more['instance']} is not healthy any more"
         case "verdict":

@@ -130,7 +130,8 @@ class Mend:
         before, total = self.served(), self.total()
         try:
             if isinstance(action, Launch):
-                assert self.refused is None and not self.revoked, "launched, though it was refused"
+                assert not self.refused, "launched, though it was refused"
+                assert not self.revoked, "launched, though it was revoked"
                 assert action.generation == 1
                 self.provider.launch(Generation(1, OLD, "r"), action.count)
             elif isinstance(action, Shift):
