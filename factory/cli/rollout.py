@@ -135,6 +135,9 @@ def _drive(layout: Layout, fleet: str, wanted: _Wanted) -> None:
         status = _to_the_end(layout, fleet, live, wanted)
     except (RolledBackError, RollbackFailedError) as error:
         failed = error
+    except KeyboardInterrupt:
+        live.leave(f"it is left where it is: factory rollout {'rollback' if wanted.back else 'apply'} {fleet} goes on")
+        raise
     picture = live.picture()
     if wanted.as_json:
         output.document(view.as_json(picture))

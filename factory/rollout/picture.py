@@ -67,7 +67,7 @@ def waiting(picture: Picture) -> str | None:
     if plan is None or status is None or status.state in TERMINAL:
         return None
     if status.paused:
-        return f"paused ({status.paused}): {status.why_paused}"
+        return f"paused: {status.why_paused}"
     why = _for(picture, plan, status)
     if status.ill_since is not None:
         ill = f"new instances are not healthy, for {max(0.0, picture.at - status.ill_since):.0f} s"
@@ -88,7 +88,8 @@ def _for(picture: Picture, plan: Plan, status: Status) -> str | None:
         case State.SHIFTING:
             return f"for the traffic to go as wanted, {_of(passed, deadlines.shift.seconds)}"
         case State.ANALYSING if passed < stage.pause_s:
-            return _of(passed, stage.pause_s) + (", then analysis" if stage.analyse else "")
+            then = ", then analysis" if stage.analyse else ""
+            return f"the step's pause, {_of(passed, stage.pause_s)}{then}"
         case State.ANALYSING:
             return "for the analysis" if stage.analyse else None
         case State.BAKING:

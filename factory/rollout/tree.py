@@ -67,7 +67,7 @@ def tree(picture: Picture, room: Room | None = None) -> list[Line]:
 def _rollout(picture: Picture, plan: Plan, status: Status, room: Room) -> Iterator[Line]:
     step = "" if status.state in TERMINAL else f"  step {status.step + 1} of {len(plan.stages)}"
     was = "nothing" if plan.old is None else room.digest(plan.old.digest)
-    yield Line(f"rollout {plan.rollout}  {status.state}{step}", _MOODS.get(status.state, "strong"))
+    yield Line(f"{status.state}{step}  rollout {plan.rollout}", _MOODS.get(status.state, "strong"))
     how = f"{plan.fleet.strategy}, back to what ran before" if plan.back else plan.fleet.strategy
     yield Line(f"  {how}: {was} -> {room.digest(plan.target.digest)}", "soft")
     if status.reason:
@@ -84,7 +84,8 @@ def _generation(picture: Picture, number: int, room: Room, most: int, *, is_last
     there = sorted(picture.observed.of(number), key=lambda one: one.id)
     healthy = sum(picture.is_healthy(one) is True for one in there)
     weight, wanted = picture.observed.weights.get(number, 0), wanted_weights(picture).get(number, 0)
-    sent = f"{weight}% of the traffic" + ("" if abs(weight - wanted) <= 1 else f" (wanted: {wanted}%)")
+    sent = f"{weight}%" + ("" if room.is_narrow else " of the traffic")
+    sent += "" if abs(weight - wanted) <= 1 else f" (wanted: {wanted}%)"
     role = _role(picture, number)
     yield Line(f"{'└─' if is_last else '├─'} generation {number}{role}  {sent}, {healthy} of {len(there)} healthy")
     shown = _chosen(picture, there, most)
@@ -112,8 +113,8 @@ def _chosen(picture: Picture, there: Sequence[Instance], most: int) -> list[Inst
 
 
 def _instance(picture: Picture, one: Instance, room: Room, before: str) -> Line:
-    is_healthy = picture.is_healthy(one)
-    words = {True: "healthy", False: "not healthy", None: ""}[is_healthy]
+    is_healthy, is_warming = picture.is_healthy(one), _is_warming(picture, one)
+    words = {True: "healthy", False: "not healthy yet" if is_warming else "not healthy", None: ""}[is_healthy]
     answer = picture.answers.get(one.id)
     why = f": {answer.why}" if is_healthy is False and answer is not None and answer.why else ""
     parts = [
@@ -124,5 +125,14 @@ def _instance(picture: Picture, one: Instance, room: Room, before: str) -> Line:
         "" if room.is_narrow else one.address or "",
         "" if one.sessions is None else f"{one.sessions} sessions",
     ]
-    mood = "good" if is_healthy else "bad" if is_healthy is False and one.state == "running" else "soft"
+    is_bad = is_healthy is False and one.state == "running" and not is_warming
+    mood = "good" if is_healthy else "bad" if is_bad else "soft"
     return Line(before + "  ".join(part for part in parts if part), mood)
+
+
+def _is_warming(picture: Picture, one: Instance) -> bool:
+    """Whether it is new, and waited for to become healthy."""
+    plan, status = picture.plan, picture.status
+    if plan is None or status is None or status.state not in (State.LAUNCHING, State.WARMING):
+        return False
+    return one.generation in (plan.generation, plan.baseline_generation)

@@ -209,7 +209,9 @@ def test_interrupt_leaves_it_where_it_is_and_apply_goes_on(running: Shop) -> Non
     driving = running.start("rollout", "apply", "web")
     running.until(lambda status: status.state == State.ANALYSING)
     driving.send(signal.SIGINT)
-    assert "interrupted" in driving.ended(130)
+    said = driving.ended(130)
+    assert "interrupted" in said
+    assert "left where it is: factory rollout apply web goes on" in said
     assert running.rollout("status", "web", "--json").json["driven"] is False
     assert "nobody drives it" in running.rollout("status", "web").out
     assert state(running) == State.ANALYSING
