@@ -13,6 +13,7 @@ from benchmarks.deploy import Deploy
 from benchmarks.factory_bake import TO_DISK
 from benchmarks.figure import PER_SECOND, Figure
 from benchmarks.machine import Machine
+from benchmarks.rollout import Measured as Rollout
 from factory.errors import UsageError
 
 TARGET_TO_DISK = 0.20
@@ -23,6 +24,9 @@ TARGET_PEAK_MIB = 200
 TARGET_RESOLVE = 8.0
 TARGET_RESOLVE_MANY = 1.5
 TARGET_TICKETS_PER_S = 500.0
+TARGET_ROLLOUT_S = 60.0
+TARGET_ROLLOUT_INSTANCE_S = 0.005
+TARGET_ROLLOUT_MIB = 300
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class Quick:
 class Results:
     """A whole measurement; the two sequences are of the same length, and empty where only the quick part ran.
 
-    `quick_on`, `bakes_on`, `catalog_on`: the days (YYYY-MM-DD) on which the parts were measured; `catalog` None: not.
+    `quick_on`, `bakes_on`, `catalog_on`, `rollouts_on`: the days (YYYY-MM-DD) on which the parts were measured;
+    `catalog` None, `rollouts` empty: not.
     """
 
     machine: Machine
@@ -51,6 +56,8 @@ class Results:
     by_factory: Sequence[Measured] = ()
     catalog_on: str = ""
     catalog: CatalogMeasured | None = None
+    rollouts_on: str = ""
+    rollouts: Sequence[Rollout] = ()
 
     def figures(self) -> list[Figure]:
         """The figures, medians of the repetitions."""
@@ -62,6 +69,7 @@ class Results:
             Figure("  as a multiple of an empty Python program", quick.help_s / quick.python_s, "x"),
             *_deploy_figures(self.deploy),
             *(() if self.catalog is None else catalog_report.figures(self.catalog)),
+            *(figure for rolled in self.rollouts for figure in _rollout_figures(rolled)),
         ]
         if not self.by_factory:
             return figures
@@ -99,7 +107,9 @@ class Results:
             "quick": vars(self.quick),
             "deploy": vars(self.deploy),
             "catalog": None if self.catalog is None else catalog_report.as_json(self.catalog),
-            "measured": {"quick": self.quick_on, "bakes": self.bakes_on, "catalog": self.catalog_on},
+            "rollouts": [vars(rolled) for rolled in self.rollouts],
+            "measured": {"quick": self.quick_on, "bakes": self.bakes_on, "catalog": self.catalog_on,
+                         "rollouts": self.rollouts_on},
         }  # fmt: skip
 
 
@@ -116,6 +126,7 @@ def stored(entry: Mapping[str, Any], machine: Machine) -> Results:
     return Results(
         machine, Quick(**entry["quick"]), Deploy(**entry["deploy"]), on["quick"], on["bakes"], by_hand, by_factory,
         on.get("catalog", ""), None if catalog is None else catalog_report.from_json(catalog),
+        on.get("rollouts", ""), tuple(Rollout(**rolled) for rolled in entry.get("rollouts", ())),
     )  # fmt: skip
 
 
@@ -128,6 +139,16 @@ def _deploy_figures(deploy: Deploy) -> list[Figure]:
         Figure("  against one image locked", deploy.many_s / deploy.one_s, "", TARGET_RESOLVE_MANY),
         Figure(f"{many}, {images}, from a channel of as many", deploy.channel_s, "s"),
         Figure(f"tickets of {deploy.checks} checks verified", deploy.tickets_per_s, PER_SECOND, TARGET_TICKETS_PER_S),
+    ]
+
+
+def _rollout_figures(rolled: Rollout) -> list[Figure]:
+    return [
+        Figure(
+            f"rollout: {rolled.instances} simulated instances, {rolled.strategy}", rolled.wall_s, "s", TARGET_ROLLOUT_S
+        ),
+        Figure("  the engine's own time for an instance", rolled.per_instance_s, "s", TARGET_ROLLOUT_INSTANCE_S),
+        Figure("  peak memory", rolled.peak_mib, "MiB", TARGET_ROLLOUT_MIB),
     ]
 
 
@@ -159,7 +180,7 @@ def document(results: Results) -> str:
         f"{results.machine}.",
         f"The bakes were measured on {results.bakes_on}, all the rest (start-up, `factory resolve`, tickets) on",
         f"{results.quick_on}; `.venv/bin/python -m benchmarks.run --quick --merge` measures that rest anew, and with",
-        "`--catalog` in place of `--quick` the catalog.",
+        "`--catalog` or `--rollouts` in place of `--quick` the catalog or the rollouts.",
         "",
         "| | | target | |",
         "| --- | ---: | --- | --- |",
@@ -182,6 +203,7 @@ def document(results: Results) -> str:
         "has three Ed25519 signatures, and is loaded and verified in one process, as are a thousand others.",
         "",
         *([] if results.catalog is None else catalog_report.document(results.catalog, results.catalog_on)),
+        *(_about_rollouts(results) if results.rollouts else []),
         "## Each run",
         "",
         "Seconds. Processor time is that of all processes; load is that of the machine just before.",
@@ -190,6 +212,18 @@ def document(results: Results) -> str:
         *_runs("factory", results.by_factory),
     ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _about_rollouts(results: Results) -> list[str]:
+    turns = ", ".join(f"{rolled.turns} turns ({rolled.strategy})" for rolled in results.rollouts)
+    return [
+        f"Rollouts, measured on {results.rollouts_on}: a fleet is replaced by as many instances of another image, in a",
+        f"process of its own, by the product's engine, machine, catalog and log: {turns}. Machines and clock are the",
+        "simulator's of the tests; its own time is in the first figure, not in the engine's. Each instance is asked",
+        "for its health once a second, and answers at once. The canary has five steps, with an analysis in four and an",
+        "instance of the old image to compare with.",
+        "",
+    ]
 
 
 def _runs(title: str, runs: Sequence[Measured]) -> list[str]:

@@ -1,7 +1,8 @@
 """`make bench`: a hand-written Packer build of `web` against the factory's bake of it; a bake of nothing; a deploy job;
-the catalog of a million images.
+the catalog of a million images; fleets of ten thousand simulated instances.
 
-    python -m benchmarks.run [--repeat N] [--factory DIR] [--scratch DIR] [--quick [--merge] | --catalog --merge]
+    python -m benchmarks.run [--repeat N] [--factory DIR] [--scratch DIR]
+                             [--quick [--merge] | --catalog --merge | --rollouts --merge]
 
 Prints a table; writes `benchmarks/results.json` and `docs/benchmarks.md`. Bakes run on a copy of the factory, the rest
 on factories made for it.
@@ -16,7 +17,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import catalog, deploy, factory_bake, handwritten_build, machine, report, unchanged
+from benchmarks import catalog, deploy, factory_bake, handwritten_build, machine, report, rollout, unchanged
 from benchmarks.clock import Measured
 from benchmarks.machine import Machine
 from benchmarks.report import Quick, Results
@@ -50,10 +51,14 @@ def _measure(chosen: argparse.Namespace) -> Results:
     with empty(chosen.scratch, keep=chosen.keep) as layout:
         here = machine.describe(layout)
         before = report.stored(json.loads(chosen.out.read_text()), here) if chosen.merge else None
-        results = before if before is not None and chosen.catalog else _start(before, layout, here)
-        if not chosen.quick:
+        is_part = chosen.catalog or chosen.rollouts
+        results = before if before is not None and is_part else _start(before, layout, here)
+        if not (chosen.quick or chosen.catalog):
+            found = rollout.measure(layout.state / "rollouts", say=_say)
+            results = replace(results, rollouts=tuple(found), rollouts_on=_today())
+        if not (chosen.quick or chosen.rollouts):
             results = _with_catalog(results, layout, chosen)
-    return results if chosen.quick or chosen.catalog else _with_bakes(results, chosen)
+    return results if chosen.quick or is_part else _with_bakes(results, chosen)
 
 
 def _start(before: Results | None, layout: Layout, here: Machine) -> Results:
@@ -107,15 +112,17 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--keep", action="store_true", help="keep the copy")
     parser.add_argument("--quick", action="store_true", help="only start-up and deploy jobs; writes nothing")
     parser.add_argument("--catalog", action="store_true", help="only the catalog; goes with --merge")
+    parser.add_argument("--rollouts", action="store_true", help="only simulated rollouts; goes with --merge")
     parser.add_argument("--catalog-images", type=int, default=catalog.IMAGES, help="how many images it is to have")
     parser.add_argument("--merge", action="store_true", help="write what is measured, with the rest of --out as it is")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "benchmarks" / "results.json")
     parser.add_argument("--document", type=Path, default=REPOSITORY / "docs" / "benchmarks.md")
     chosen = parser.parse_args()
-    if chosen.merge and not (chosen.quick or chosen.catalog):
-        parser.error("--merge goes with --quick or --catalog: a full run measures everything")
-    if chosen.catalog and (chosen.quick or not chosen.merge):
-        parser.error("--catalog goes with --merge, and without --quick")
+    parts = [chosen.quick, chosen.catalog, chosen.rollouts]
+    if chosen.merge and not any(parts):
+        parser.error("--merge goes with --quick, --catalog or --rollouts: a full run measures everything")
+    if sum(parts) > 1 or ((chosen.catalog or chosen.rollouts) and not chosen.merge):
+        parser.error("--catalog and --rollouts go with --merge, and each of the three without the others")
     chosen.factory, chosen.scratch = chosen.factory.resolve(), chosen.scratch.resolve()
     return chosen
 

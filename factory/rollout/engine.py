@@ -86,7 +86,7 @@ class Around:
 @dataclass(frozen=True)
 class Turn:
     """One turn, for whoever follows along. `made`: the calls that were made; `problems`: of those that could not be.
-    `answers`: what was last heard of each instance that was probed."""
+    `answers`: what was last heard of each instance that is ill and was probed."""
 
     plan: Plan
     before: Status
@@ -136,7 +136,7 @@ class Engine:
         self.status = decision.status
         problems = self._make(due, intents, now)
         made = tuple(action for action in due if self._made.get(action) == now)
-        turn = Turn(self.plan, before, decision, facts, now, made, tuple(problems), self._answers())
+        turn = Turn(self.plan, before, decision, facts, now, made, tuple(problems), self._answers(facts.ill))
         self.around.tell(turn)
         return turn
 
@@ -189,9 +189,8 @@ class Engine:
         at, answers = probed or (0.0, {})
         self._records = health.after(self._records, present, answers, self.plan.fleet.health, at)
 
-    def _answers(self) -> dict[str, Answer]:
-        wanted = self.plan.fleet.health
-        return {one: Answer(record.can_serve(wanted), record.why) for one, record in self._records.items()}
+    def _answers(self, ill: frozenset[str]) -> dict[str, Answer]:
+        return {one: Answer(False, self._records[one].why) for one in ill if one in self._records}
 
     def _health(self) -> tuple[frozenset[str], frozenset[str]]:
         healthy, ill = set(), set()
