@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ TimeoutExpired = subprocess.TimeoutExpired
 _guard = threading.Lock()
 _live: set[subprocess.Popen[bytes]] = set()
 _stopping = False
+
+_BEGINS_S = 5.0
 
 MARKER = "FACTORY_RUN"
 """Every process of a run has its folder in this variable, so that the next run can tell whose a stray one is."""
@@ -205,16 +208,31 @@ def detach(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path)
     """Start a program that outlives us, and come back with its process id.
 
     It leads a session of its own, is nobody's child (so no zombie is left when it ends), belongs to no run that the
-    reaper could clean up after, and appends what it prints to `log`. Whether it came up is for the caller to find out.
-    Raises MissingToolError. Killed in the middle of this, we leave either nothing or the whole program behind: `env`
-    is what it can be found by.
+    reaper could clean up after, and appends what it prints to `log`. It has begun then, so that `marked` finds it: a
+    process shows no environment while one program takes another's place. Whether it came up is for the caller to find
+    out. Raises MissingToolError. Killed in the middle of this, we leave either nothing or the whole program behind:
+    `env` is what it can be found by.
     """
     with log.open("ab") as file:
         os.fchmod(file.fileno(), 0o600)
     # In the background of a shell without job control no process leads a group, so setsid need not fork: $! is its own.
     script = f'unset {MARKER}; log=$1; shift; setsid "$@" </dev/null >>"$log" 2>&1 & echo $!'
     started = run(["/bin/sh", "-c", script, "sh", str(log), find(argv[0]), *argv[1:]], env=env, cwd=cwd)
-    return int(started.text)
+    pid, ends_at = int(started.text), time.monotonic() + _BEGINS_S
+    while not _has_begun(pid, script) and time.monotonic() < ends_at:
+        time.sleep(0.002)
+    return pid
+
+
+def _has_begun(pid: int, script: str) -> bool:
+    """Whether a process is the program itself by now, neither the shell nor setsid on the way to it; or is gone."""
+    folder = Path(f"/proc/{pid}")
+    try:
+        words = (folder / "cmdline").read_bytes().split(b"\0")
+        is_shown = bool((folder / "environ").read_bytes())
+    except OSError:
+        return True
+    return is_shown and words[0] not in (b"", b"setsid") and script.encode() not in words
 
 
 def end(process: subprocess.Popen[bytes], grace_s: float = 5) -> None:

@@ -40,11 +40,6 @@ def combined(said: Iterable[str]) -> str:
     return max(known - {UNKNOWN}, key=SCALE.index, default=UNKNOWN)
 
 
-def is_urgency(text: str) -> bool:
-    """Whether this is a word that Debian's tracker has for urgency (stars: as said elsewhere)."""
-    return text.rstrip("*") in (*_URGENCIES, *_UNASSESSED)
-
-
 def of_urgency(text: str, *, no_advisory: bool = False) -> str:
     """The severity of an urgency; one that is not assigned, not supported any more or no word we know is unknown."""
     word = text.rstrip("*")

@@ -1,16 +1,15 @@
-"""A factory whose fleets run on the simulator: the engine, the catalog and the clock are real, the machines a file.
+"""A factory whose fleets run on the simulator: the engine and the catalog are real, the machines and the clock files.
 
-`python simulated_fleets.py FOLDER STEP` drives the rollout of the fleet there in a process of its own. At each boundary
-(before and after a decision is kept, before and after each call of the provider) it writes a line and waits for one, so
-that its parent can kill it exactly there.
+Time passes while the engine sleeps, and only then; it goes on in the next process. `main` drives the rollout of a fleet
+in a process of its own: at each boundary (before and after a decision is kept, before and after each call of the
+provider) it writes a line and waits for one, so that its parent can kill it exactly there.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,9 +29,6 @@ from factory.rollout.analysis import Measurement  # noqa: E402
 from factory.rollout.engine import Around, Engine  # noqa: E402
 from factory.rollout.model import FleetSpec, Generation, Health, Image, Observation, Plan, Status, Step  # noqa: E402
 
-SPEED = 100.0
-"""The simulator's seconds in one of ours."""
-
 
 @dataclass
 class Trusted:
@@ -44,16 +40,28 @@ class Trusted:
         return self.refused.get(image.digest)
 
 
-def clock() -> float:
-    """A clock that runs fast."""
-    return time.time() * SPEED
+class FileClock:
+    """Outlives who looks at it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._now = float(path.read_text()) if path.exists() else 1_000_000.0
+
+    def __call__(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self._now += seconds
+        self._path.write_text(repr(self._now))
 
 
 def quick(strategy: str = "canary", size: int = 3, **more: Any) -> FleetSpec:
-    """A fleet whose rollout takes a second or two of ours."""
+    """A fleet whose rollout takes half a minute of its clock."""
     steps = (Step(34, 3, analyse=True), Step(67, 3))
     health = Health(tcp=80, successes=1, interval_s=0.5, deadline_s=60)
-    return fleet(strategy, size, steps=steps, health=health, analysis=analysis(interval_s=0.5), bake_s=2.0, **more)
+    return fleet(
+        strategy, size, steps=steps, health=health, analysis=analysis(interval_s=0.5), **{"bake_s": 2.0, **more}
+    )
 
 
 @dataclass
@@ -64,7 +72,10 @@ class Simulated:
     new: Behaviour = field(default_factory=Behaviour)
     old: Behaviour = field(default_factory=Behaviour)
     faults: Faults = field(default_factory=Faults)
-    clock: Callable[[], float] = clock
+    clock: Any = None
+
+    def __post_init__(self) -> None:
+        self.clock = self.clock or FileClock(self.folder / "clock")
 
     @property
     def provider(self) -> SimulatedProvider:
@@ -91,10 +102,12 @@ class Simulated:
 
     def drive(self, provider: Any = None, **around: Any) -> Status:
         """Drive what was begun to its end."""
-        with Catalog.open(self.catalog_path) as catalog, fleets.leased(catalog, "web") as fence:
-            known = rollouts.last(catalog, "web")
-            assert known is not None
-            return Engine(self.around(catalog, fence, provider, **around), known).run(lambda _: time.sleep(0.3 / SPEED))
+        with Catalog.open(self.catalog_path) as catalog:
+            catalog.connection.execute("PRAGMA synchronous = OFF")  # what is killed is a process, not the host
+            with fleets.leased(catalog, "web") as fence:
+                known = rollouts.last(catalog, "web")
+                assert known is not None
+                return Engine(self.around(catalog, fence, provider, **around), known).run(self.clock.sleep)
 
     def around(self, catalog: Catalog, fence: int, provider: Any = None, **around: Any) -> Around:
         made = Around(catalog, provider or self.provider, Trusted(), fence, self.clock, measure=good)
@@ -158,6 +171,7 @@ class Stopping:
 def main(folder: Path) -> None:
     """Drive the fleet in a folder, stopping at each boundary."""
     simulated = Simulated.read(folder)
+    simulated.clock.sleep(0.1)  # to begin takes time too
     stopping = Stopping(simulated.provider)
     keep, finish = rollouts.keep, rollouts.finish
 
@@ -177,7 +191,3 @@ def main(folder: Path) -> None:
     rollouts.keep, rollouts.finish = kept, finished
     status = simulated.drive(stopping)
     sys.stdout.write(f"end {msgspec.json.encode(status.state).decode()}\n")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
