@@ -136,9 +136,12 @@ def _by_digest(catalog: Catalog, digits: str, as_of: str | None) -> list[KnownIm
 
 def _unknown(catalog: Catalog, target: str, as_of: str | None) -> UsageError:
     names = [row["name"] for row in catalog.query("SELECT DISTINCT name FROM images ORDER BY name LIMIT 10000")]
-    when = f" before {as_of}" if as_of else ""
+    if as_of is not None and is_known(catalog, target):
+        problem = f"no {target[:80]} was recorded by {as_of}"
+    else:
+        problem = f"the catalog knows no image {target[:80]!r}; {schema.suggestion(target[:80], names)}"
     return UsageError(
-        f"the catalog knows no image {target[:80]!r}{when}; {schema.suggestion(target[:80], names)}",
+        problem,
         where=str(catalog.path),
         hint="factory images lists them",
     )

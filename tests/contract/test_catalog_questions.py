@@ -154,6 +154,11 @@ def test_unknown_image_is_refused_with_a_hint(ask: Asker, target: str) -> None:
         assert len(said["message"]) < 300
 
 
+def test_image_that_was_recorded_later_is_told_apart_from_an_unknown_one(ask: Asker) -> None:
+    assert "no web was recorded by 2025-01-01" in ask("show", "web", "--as-of", "2025-01-01", code=2).err
+    assert "knows no image 'nosuch'" in ask("show", "nosuch", "--as-of", "2025-01-01", code=2).err
+
+
 # --- lineage
 
 
