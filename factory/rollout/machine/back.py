@@ -33,11 +33,11 @@ def aborting(plan: Plan, status: Status, facts: Facts) -> Decision:
             return Decision(changes.failed(status, facts, "nothing of the old generation is left"))
         if facts.old_refused is not None and not plan.fleet.allow_revoked_fallback:
             return Decision(changes.failed(status, facts, f"the old image may not run either: {facts.old_refused}"))
-        if not changes.relaunches(plan, status) and (worse := _would_serve_less(plan, facts)) is not None:
-            return Decision(changes.failed(status, facts, worse))
     back = changes.enter(status, State.ROLLING_BACK, facts.now)
     if changes.relaunches(plan, status) or traffic.is_shifted(facts, wanted):
         return Decision(back)
+    if _would_serve_less(plan, facts) is not None:
+        return Decision(back)  # it waits there until the old generation can
     return Decision(back, (traffic.shift(wanted, seen.leavers(plan, facts)),))
 
 
@@ -62,9 +62,10 @@ def rolling_back(plan: Plan, status: Status, facts: Facts) -> Decision:
         return Decision(status, _exchanged(plan, facts))
     wanted, leaving = traffic.old_weights(plan), seen.leavers(plan, facts)
     if not traffic.is_shifted(facts, wanted):
+        worse = _would_serve_less(plan, facts)
         if waited_s > deadlines.rollback.seconds and not changes.relaunches(plan, status):
-            return Decision(changes.failed(status, facts, "the traffic did not go back"))
-        return Decision(status, (traffic.shift(wanted, leaving),))
+            return Decision(changes.failed(status, facts, worse or "the traffic did not go back"))
+        return Decision(status, () if worse else (traffic.shift(wanted, leaving),))
     if any(one.sessions for one in leaving) and waited_s <= deadlines.drain.seconds:
         return Decision(status, (traffic.shift(wanted, leaving),))
     if leaving and waited_s <= deadlines.drain.seconds + deadlines.retire.seconds:
