@@ -133,6 +133,13 @@ class LockMismatchError(FactoryError):
     kind = "lock-mismatch"
 
 
+class DriftError(FactoryError):
+    """What runs of a fleet is not what should."""
+
+    exit_code = 5
+    kind = "drift"
+
+
 class TrustError(FactoryError):
     """An image, or what speaks for it, is not to be trusted. The leaves say why; `kind` is the word for it."""
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from factory.digest import Digest, is_digest
-from factory.errors import FactoryError, StoreError, TamperedError, TrustError, UnsignedError
+from factory.errors import FactoryError, RevokedError, StoreError, TamperedError, TrustError, UnsignedError
 from factory.model import Layout
 from factory.release import dossier, resolve, standing
 from factory.rollout.model import FleetSpec, Image
@@ -47,10 +47,22 @@ def require(
 
 def refusal(layout: Layout, digest: Digest, who: str, now: datetime | None = None) -> str | None:
     """Why an image may not be launched any more; None where it may."""
+    objection = _objection(layout, digest, who, now)
+    return None if objection is None else objection.message
+
+
+def revoked(layout: Layout, digest: Digest, who: str, now: datetime | None = None) -> str | None:
+    """Why an image should not even run: it, an ancestor, or a key that signed it was revoked. None where nobody did, or
+    where the papers cannot be read: whether it may be launched is another question."""
+    objection = _objection(layout, digest, who, now)
+    return objection.message if isinstance(objection, RevokedError) else None
+
+
+def _objection(layout: Layout, digest: Digest, who: str, now: datetime | None) -> FactoryError | None:
     try:
         _vouched(layout, digest, who, now or datetime.now(UTC))
     except FactoryError as error:
-        return error.message
+        return error
     return None
 
 
