@@ -1,16 +1,17 @@
 """kill -9 of an engine exactly at a boundary between two of its actions, and what must be so when the next has ended.
 
-The engine runs in a process of its own (simulated_fleets.main) that says where it is and waits to be let on; whoever
-looks kills it there, then drives on.
+The engine runs in a process of its own (`Driver`) that says where it is and waits to be let on; whoever looks kills it
+there, then drives on. The fleets here are simulated (simulated_fleets.main); those of real guests are in tests/e2e.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,8 +55,9 @@ class Driver:
     said: int
 
     @classmethod
-    def start(cls, folder: Path) -> Driver:
-        """Forked: to import everything anew would take longer than the rollout."""
+    def start(cls, drive: Callable[[], object]) -> Driver:
+        """Forked, to drive so: to import everything anew would take longer than a simulated rollout. Not where this
+        process has threads."""
         heard, tell = os.pipe()
         listen, said = os.pipe()
         sys.stdout.flush()
@@ -65,13 +67,37 @@ class Driver:
             os.close(said)
             sys.stdin, sys.stdout = os.fdopen(listen), os.fdopen(tell, "w")
             try:
-                simulated_fleets.main(folder)
+                drive()
                 sys.stdout.flush()
             finally:
                 os._exit(0)
         os.close(tell)
         os.close(listen)
         return cls(pid, heard, said)
+
+    @classmethod
+    def spawn(cls, argv: list[str], env: Mapping[str, str]) -> Driver:
+        """A program of its own, whose standard input and output are what it waits for and what it says."""
+        heard, tell = os.pipe()
+        listen, said = os.pipe()
+        ends = [(os.POSIX_SPAWN_DUP2, listen, 0), (os.POSIX_SPAWN_DUP2, tell, 1)]
+        pid = os.posix_spawn(argv[0], argv, env, file_actions=ends)
+        os.close(tell)
+        os.close(listen)
+        return cls(pid, heard, said)
+
+    def until(self, is_fatal: Callable[[str], bool]) -> str:
+        """Let it on from place to place, and kill it at the first that is fatal; that place, or `end STATE`.
+        AssertionError where it dies by itself."""
+        for _ in range(MOST):
+            place = self.next()
+            if not place or place.startswith("end ") or is_fatal(place):
+                self.kill()
+                assert place, "the driver died by itself"
+                return place
+            self.let_on()
+        self.kill()
+        raise AssertionError("it does not end")
 
     def next(self) -> str:
         """Where it stopped; `end STATE` when it has ended; empty when it died."""
@@ -115,14 +141,8 @@ def to_the_end(folder: Path) -> State:
 
 def killed_at(folder: Path, number: int) -> str:
     """Drive to the boundary of this number (from 0) and kill it there; where that was."""
-    driver = Driver.start(folder)
-    for count in range(MOST):
-        place = driver.next()
-        if count == number or place.startswith("end ") or not place:
-            driver.kill()
-            return place
-        driver.let_on()
-    raise AssertionError("it does not end")
+    count = itertools.count()
+    return Driver.start(lambda: simulated_fleets.main(folder)).until(lambda _: next(count) == number)
 
 
 def killed_everywhere(case: Case, folder: Path) -> Iterator[str]:
@@ -149,12 +169,18 @@ def assert_same_world(folder: Path, case: Case, when: str) -> None:
     assert set(there.values()) == {generation}, when
     assert len(there) == 3, when
     assert observed.weights == {generation: 100}, when
-    with Catalog.open(folder / "catalog.db") as catalog:
+    assert_catalog(folder / "catalog.db", case.end, there, when)
+
+
+def assert_catalog(path: Path, end: State, there: Iterable[str], when: str) -> None:
+    """That the catalog knows how a fleet's last rollout ended and what runs, that no call is open, and that it is
+    whole."""
+    with Catalog.open(path) as catalog:
         known = rollouts.last(catalog, "web")
         assert known is not None
-        assert known.ended == case.end, when
+        assert known.ended == end, when
         assert rollouts.open_intents(catalog, "web") == [], when
-        assert fleets.status_of(known).state == case.end
+        assert fleets.status_of(known).state == end
         assert set(rollouts.instances(catalog, "web")) >= set(there), when
         found = check.problems(catalog.connection, catalog.path, lambda: list(audit.logs(catalog.connection, {})))
         assert [str(problem) for problem in found] == [], when

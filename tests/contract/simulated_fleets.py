@@ -2,7 +2,8 @@
 
 Time passes while the engine sleeps, and only then; it goes on in the next process. `main` drives the rollout of a fleet
 in a process of its own: at each boundary (before and after a decision is kept, before and after each call of the
-provider) it writes a line and waits for one, so that its parent can kill it exactly there.
+provider) it writes a line and waits for one, so that its parent can kill it exactly there. What it stops with
+(`Stopping`, `stop_at_decisions`) is good for any provider.
 """
 
 from __future__ import annotations
@@ -13,8 +14,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import msgspec
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "unit")]
 
@@ -28,6 +27,7 @@ from factory.rollout import flow, plan  # noqa: E402
 from factory.rollout.analysis import Measurement  # noqa: E402
 from factory.rollout.engine import Around, Engine  # noqa: E402
 from factory.rollout.model import FleetSpec, Generation, Health, Image, Observation, Plan, Status, Step  # noqa: E402
+from factory.rollout.providers import Provider  # noqa: E402
 
 
 @dataclass
@@ -92,6 +92,7 @@ class Simulated:
         if old_count:
             provider.clock = lambda: self.clock() - 60
             provider.launch(Generation(1, OLD, "before"), old_count)
+            provider.clock = self.clock
             provider.shift({1: 100})
         there = old_count > 0
         made = Plan("r-1", spec, NEW, 2, plan.stages(spec, old_count), OLD if there else None, 1 if there else None,
@@ -138,9 +139,9 @@ def good(_: object, subject: object, baseline: object, at: float) -> Measurement
 
 
 class Stopping:
-    """Says where it is, and waits to be let on."""
+    """A provider that says where it is, and waits to be let on."""
 
-    def __init__(self, provider: SimulatedProvider) -> None:
+    def __init__(self, provider: Provider) -> None:
         self._provider = provider
 
     def at(self, place: str) -> None:
@@ -148,6 +149,9 @@ class Stopping:
         sys.stdout.flush()
         if not sys.stdin.readline():
             sys.exit("the parent is gone")
+
+    def faults(self, image_arch: str) -> list[str]:
+        return self._provider.faults(image_arch)
 
     def observe(self) -> Observation:
         return self._provider.observe()
@@ -168,11 +172,9 @@ class Stopping:
         self.at("after retire")
 
 
-def main(folder: Path) -> None:
-    """Drive the fleet in a folder, stopping at each boundary."""
-    simulated = Simulated.read(folder)
-    simulated.clock.sleep(0.1)  # to begin takes time too
-    stopping = Stopping(simulated.provider)
+def stop_at_decisions(stopping: Stopping) -> None:
+    """Have the engine of this process stop where it keeps a decision too, and once it has noted how its calls went.
+    For good: this process is there to be killed."""
     keep, finish = rollouts.keep, rollouts.finish
 
     def kept(catalog: Catalog, fence: int, rollout: rollouts.Known, step: rollouts.Step) -> list[int]:
@@ -189,5 +191,18 @@ def main(folder: Path) -> None:
         stopping.at("after finish")
 
     rollouts.keep, rollouts.finish = kept, finished
-    status = simulated.drive(stopping)
-    sys.stdout.write(f"end {msgspec.json.encode(status.state).decode()}\n")
+
+
+def say_end(status: Status) -> None:
+    """The last line of a process that drives: how the rollout ended."""
+    sys.stdout.write(f"end {status.state}\n")
+    sys.stdout.flush()
+
+
+def main(folder: Path) -> None:
+    """Drive the fleet in a folder, stopping at each boundary."""
+    simulated = Simulated.read(folder)
+    simulated.clock.sleep(0.1)  # to begin takes time too
+    stopping = Stopping(simulated.provider)
+    stop_at_decisions(stopping)
+    say_end(simulated.drive(stopping))
