@@ -171,11 +171,11 @@ def keep(catalog: Catalog, fence: int, rollout: Known, step: Step) -> list[int]:
     return intents
 
 
-def intend(catalog: Catalog, fence: int, fleet: str, actions: Iterable[str]) -> list[int]:
-    """Note calls that are about to be made outside of a rollout; their numbers."""
+def intend(catalog: Catalog, fence: int, fleet: str, actions: Iterable[str], rollout: str | None = None) -> list[int]:
+    """Note calls that are about to be made though no rollout came to another state; their numbers."""
     with catalog.writing() as database:
         require_fence(database.conn, fleet, fence)
-        return _put_intents(database.conn, fleet, None, fence, actions)
+        return _put_intents(database.conn, fleet, rollout, fence, actions)
 
 
 def finish(catalog: Catalog, outcomes: Mapping[int, str | None]) -> None:

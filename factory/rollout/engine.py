@@ -3,8 +3,12 @@
 A turn: what there is is observed and probed; orders are read; the machine decides; state and intents are committed in
 one transaction, under this engine's fence; then each call is made, and how it went is noted. Whatever dies in between,
 the next engine takes the lease, sees what there is, and asks for what is wanted: calls say what is to be, so that
-doing one again does no harm. Trust is asked anew before every launch. Whatever asks others over the network for health
-or for numbers is done aside: an order to abort is obeyed while a source hangs.
+doing one again does no harm. Trust is asked anew before every launch. Before a good end is written down, the provider
+removes what it made beside the instances of generations that have none any more.
+
+Whatever asks others for health or for numbers is done aside: an order to abort is obeyed while a source hangs. The
+provider is waited for, since without it nothing can be done and nothing decided; its calls have time-outs of their own,
+and one that does not answer counts as unreachable.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from factory.catalog import rollouts
 from factory.catalog.database import Catalog
 from factory.catalog.fleets import Instance as KnownInstance
 from factory.digest import Digest
-from factory.errors import ProviderError, TrustError
+from factory.errors import FactoryError, ProviderError, TrustError
 from factory.rollout import analysis, health, machine
 from factory.rollout.aside import Aside
 from factory.rollout.health import Answer, Record
@@ -129,7 +133,7 @@ class Engine:
         now = self.around.clock()
         orders = rollouts.orders(self.around.catalog, self.known.id, self.known.orders_seen)
         facts = self._facts(now, tuple(Order(one.wanted) for one in orders))
-        before, decision = self.status, machine.advance(self.plan, self.status, facts)
+        before, decision = self.status, self._tidied(machine.advance(self.plan, self.status, facts))
         due = self._due(decision.actions, now)
         seen = orders[-1].id if orders else self.known.orders_seen
         intents = self._keep(decision, facts, due, seen)
@@ -259,7 +263,7 @@ class Engine:
             status=msgspec.json.encode(decision.status).decode(),
             orders_seen=seen,
             notes=decision.notes,
-            actions=tuple(msgspec.json.encode({type(action).__name__: action}).decode() for action in due),
+            actions=tuple(map(_text, due)),
             launched=launched,
             gone=gone,
             state=str(decision.status.state),
@@ -305,6 +309,22 @@ class Engine:
             rollouts.finish(self.around.catalog, outcomes)
         return [problem for problem in outcomes.values() if problem is not None]
 
+    def _tidied(self, decision: Decision) -> Decision:
+        """A decision that is an end only once the provider has removed what is left beside instances: whoever dies in
+        between is followed by one who comes to the same end, and to this. That it could not be done is told."""
+        if decision.status.state not in (State.SUCCEEDED, State.ROLLED_BACK) or self.status.state in TERMINAL:
+            return decision
+        catalog, fence = self.around.catalog, self.around.fence
+        (intent,) = rollouts.intend(catalog, fence, self.plan.fleet.name, [_text(Retire(()))], self.known.id)
+        problem = None
+        try:
+            self.around.provider.retire(())
+        except FactoryError as error:
+            problem = error.message
+        rollouts.finish(catalog, {intent: problem})
+        note = () if problem is None else (f"what is left beside the instances was not removed: {problem}",)
+        return replace(decision, notes=(*decision.notes, *note))
+
     def _call(self, action: Action) -> None:
         provider = self.around.provider
         if isinstance(action, Launch):
@@ -321,6 +341,10 @@ class Engine:
         if (refused := self.around.trust.refusal(image)) is not None:
             raise TrustError(f"{image.name}/{image.arch} is not launched: {refused}")
         return Generation(number, image, self.known.id)
+
+
+def _text(action: Action) -> str:
+    return msgspec.json.encode({type(action).__name__: action}).decode()
 
 
 def known_instance(fleet: str, provider: str, rollout: str | None, one: Instance) -> KnownInstance:

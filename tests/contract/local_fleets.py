@@ -89,6 +89,12 @@ class LocalWorld:
     def of(self, number: int) -> tuple[Instance, ...]:
         return self.provider.observe().of(number)
 
+    def left(self) -> set[int]:
+        """The generations of which there is anything."""
+        names = [*self.processes(), *(path.name for path in (self.folder / "instances").glob("*"))]
+        found = (tags.generation_of(self.fleet.name, name) for name in names)
+        return {number for number in found if number is not None}
+
     def processes(self) -> dict[str, int]:
         return {tag.id: pid for pid, tag in tagged(self.folder)}
 

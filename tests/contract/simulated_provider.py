@@ -54,6 +54,8 @@ class World:
     instances: dict[str, dict[str, Any]] = field(default_factory=dict)
     weights: dict[str, int] = field(default_factory=dict)
     draining: list[str] = field(default_factory=list)
+    beside: list[int] = field(default_factory=list)
+    """The generations for which something was made beside their instances."""
     next_id: int = 1
     launched: list[str] = field(default_factory=list)
     """Digests, in the order of their launches."""
@@ -102,12 +104,15 @@ class SimulatedProvider:
                 if one["stopping_since"] is not None
                 else self._of(one).state(now - one["launched_at"]),  # type: ignore[arg-type]
                 launched_at=one["launched_at"],
+                address=f"192.0.2.{one['generation'] % 256}:80",
                 healthy=one["stopping_since"] is None and self._of(one).is_healthy(now - one["launched_at"]),
                 sessions=self._sessions(world, name, one, now),
             )
             for name, one in world.instances.items()
         )
-        return Observation(found, {int(number): weight for number, weight in world.weights.items()})
+        there = {one.generation for one in found}
+        sent = {int(number): weight for number, weight in world.weights.items()}
+        return Observation(found, {number: weight for number, weight in sent.items() if number in there})
 
     def launch(self, generation: Generation, count: int) -> None:
         with self._changing() as world:
@@ -115,7 +120,9 @@ class SimulatedProvider:
                 one for one in world.instances.values()
                 if one["generation"] == generation.number and one["stopping_since"] is None
             ]  # fmt: skip
-            assert {one["digest"] for one in there} <= {generation.image.digest}, "a generation never names two images"
+            if not {one["digest"] for one in there} <= {generation.image.digest}:
+                raise ProviderError(f"generation {generation.number} is of another image")
+            world.beside = sorted({*world.beside, generation.number})
             for _ in range(count - len(there)):
                 world.instances[f"i-{world.next_id}"] = {
                     "generation": generation.number,
@@ -131,6 +138,7 @@ class SimulatedProvider:
         assert sum(weights.values()) in (0, 100), weights
         with self._changing() as world:
             now = self.clock()
+            self._refuse_unhealthy(world, {number for number, weight in weights.items() if weight}, now)
             world.weights = {str(number): weight for number, weight in weights.items() if weight}
             world.draining = sorted(set(draining))
             for name, one in world.instances.items():
@@ -138,8 +146,12 @@ class SimulatedProvider:
                 one["drained_since"] = None if serves else one["drained_since"] or now
 
     def retire(self, instances: Iterable[str]) -> None:
+        named = tuple(instances)
         with self._changing() as world:
-            for name in instances:
+            if not named:
+                there = {one["generation"] for one in world.instances.values()}
+                world.beside = [number for number in world.beside if number in there]
+            for name in named:
                 if name in world.instances and world.instances[name]["stopping_since"] is None:
                     world.instances[name]["stopping_since"] = self.clock()
 
@@ -157,6 +169,16 @@ class SimulatedProvider:
             and (one["stopping_since"] is None or now - one["stopping_since"] < self.stopping_s)
         }
         return replace(world, instances=kept)
+
+    def _refuse_unhealthy(self, world: World, numbers: set[int], now: float) -> None:
+        """Traffic goes only to a generation of which somebody can take it."""
+        able = {
+            one["generation"]
+            for one in world.instances.values()
+            if one["stopping_since"] is None and self._of(one).is_healthy(now - one["launched_at"])
+        }
+        if numbers - able:
+            raise ProviderError(f"generation {min(numbers - able)} has no healthy instance")
 
     def _sessions(self, world: World, name: str, one: Mapping[str, Any], now: float) -> int:
         if one["drained_since"] is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from rollout_drive import NEW, OLD, analysis
 from simulated_fleets import Simulated, Trusted, good, quick
-from simulated_provider import SimulatedProvider
+from simulated_provider import Faults, SimulatedProvider
 
 from factory.catalog import rollouts
 from factory.catalog.database import Catalog
-from factory.errors import ConflictError
+from factory.errors import ConflictError, ProviderError
 from factory.rollout import fleet as fleets
 from factory.rollout.aside import Aside
 from factory.rollout.engine import Engine, Turn
@@ -180,6 +180,71 @@ def test_instances_on_their_way_out_are_asked_to_go_every_few_seconds_only(tmp_p
     assert len(asked) > 2
     assert min(later - sooner for sooner, later in pairwise(asked)) >= 2
     assert len(it.engine._made) <= 1
+
+
+class Retiring(SimulatedProvider):
+    """Remembers what was to be retired; may fail to remove what is beside instances."""
+
+    retired: list[tuple[str, ...]]
+    fails: bool
+
+    def retire(self, instances: Iterable[str]) -> None:
+        named = tuple(instances)
+        self.retired.append(named)
+        if self.fails and not named:
+            raise ProviderError("the account is closed")
+        super().retire(named)
+
+
+def retired_when_done(it: Driven, end: State, *, fails: bool = False) -> list[tuple[str, ...]]:
+    provider: Any = it.engine.around.provider
+    provider.__class__, provider.retired, provider.fails = Retiring, [], fails
+    it.until(end)
+    retired: list[tuple[str, ...]] = provider.retired
+    return retired
+
+
+def test_what_is_left_beside_instances_is_removed_before_an_end_is_noted(tmp_path: Path) -> None:
+    with driven(tmp_path) as it:
+        retired = retired_when_done(it, State.SUCCEEDED)
+        assert retired.count(()) == 1
+        assert retired[-1] == ()
+        assert it.engine.around.provider._read().beside == [2]  # type: ignore[attr-defined]
+        noted = it.catalog.query("SELECT rollout, action FROM rollout_intents ORDER BY id DESC LIMIT 1", [])
+        assert [tuple(row.values()) for row in noted] == [("r-1", '{"Retire":{"instances":[]}}')]
+        assert rollouts.open_intents(it.catalog, "web") == []
+
+
+def test_end_is_the_same_where_what_is_left_cannot_be_removed_and_that_is_told(tmp_path: Path) -> None:
+    with driven(tmp_path) as it:
+        it.until(State.LAUNCHING)
+        it.order(Order.ABORT)
+        assert retired_when_done(it, State.ROLLED_BACK, fails=True).count(()) == 1
+        (_, last) = rollouts.states(it.catalog, "r-1")[-1]
+        assert last.notes == ("what is left beside the instances was not removed: the account is closed",)
+        known = rollouts.last(it.catalog, "web")
+        assert known is not None
+        assert known.ended == State.ROLLED_BACK
+
+
+def test_nothing_is_removed_where_there_was_no_way_back(tmp_path: Path) -> None:
+    trust = Trusted()
+    with driven(tmp_path, trust=trust) as it:
+        it.until(State.ANALYSING)
+        trust.refused |= {NEW.digest: "CVE-2026-1", OLD.digest: "CVE-2026-1"}
+        assert retired_when_done(it, State.ROLLBACK_FAILED) == []
+
+
+def test_order_to_abort_is_kept_while_the_provider_does_not_answer(tmp_path: Path) -> None:
+    with driven(tmp_path) as it:
+        it.until(State.ANALYSING)
+        clock, provider = it.engine.around.clock, it.engine.around.provider
+        provider.injected = Faults(gone_until=clock() + 30)  # type: ignore[attr-defined]
+        it.order(Order.ABORT)
+        turn = it.engine.turn()
+        assert (turn.status.state, turn.facts.unreachable, turn.made) == (State.ABORTING, "nobody answers", ())
+        it.until(State.ROLLING_BACK)
+        assert provider.observe().weights == {1: 100}
 
 
 def test_engine_whose_lease_was_taken_writes_no_more(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def warming(plan: Plan, status: Status, facts: Facts) -> Decision:
 
 def shifting(plan: Plan, status: Status, facts: Facts) -> Decision:
     """Until the traffic goes as the stage wants it."""
-    weights = traffic.wanted(plan, status)
+    weights = traffic.possible(plan, facts, traffic.wanted(plan, status))
     shift = traffic.shift(weights, seen.surplus(plan, status, facts))
     if traffic.is_shifted(facts, weights):
         done = changes.enter(status, State.ANALYSING, facts.now)
@@ -113,7 +113,7 @@ def _held_by_analysis(plan: Plan, status: Status, facts: Facts, waited_s: float)
 def draining(plan: Plan, status: Status, facts: Facts) -> Decision:
     """Until what goes has no sessions left."""
     leaving = seen.surplus(plan, status, facts) if changes.is_stage(plan, status) else seen.others(plan, facts)
-    weights = traffic.wanted(plan, status)
+    weights = traffic.possible(plan, facts, traffic.wanted(plan, status))
     if not traffic.is_shifted(facts, weights):
         deadline = Deadline(plan.fleet.deadlines.shift.seconds, "pause")
         late = back.late(plan, status, facts, deadline, "the traffic was not shifted")

@@ -33,6 +33,17 @@ def of(plan: Plan, stage: Stage, *, baseline: bool) -> Mapping[int, int]:
     return {**weights, **({plan.old_generation: left} if left else {})}
 
 
+def possible(plan: Plan, facts: Facts, weights: Mapping[int, int]) -> Mapping[int, int]:
+    """Weights as they can be: where the whole old generation is ill, its share goes to the new one. A provider refuses
+    to send traffic to whom nobody answers for, and an ill old generation must not hold up its replacement."""
+    share = weights.get(plan.old_generation or 0, 0)
+    is_ill = all(one.id in facts.ill for one in seen.present(plan.old_generation, facts))
+    if not share or not is_ill or not seen.healthy(plan.generation, facts):
+        return weights
+    others = {number: weight for number, weight in weights.items() if number != plan.old_generation}
+    return {**others, plan.generation: others.get(plan.generation, 0) + share}
+
+
 def old_weights(plan: Plan) -> Mapping[int, int]:
     """All to the old generation."""
     return {} if plan.old_generation is None else {plan.old_generation: 100}

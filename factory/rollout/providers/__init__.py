@@ -43,7 +43,8 @@ class Provider(Protocol):
 
     def retire(self, instances: Iterable[str]) -> None:
         """Stop these instances (by id) for good and remove all that was theirs. Those already gone are no error.
-        Nothing takes their place: their generation has so many fewer."""
+        Nothing takes their place: their generation has so many fewer. What was made beside them for a generation that
+        has none any more goes too, if it can yet; with none named, only that, of all generations."""
         ...
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from factory.digest import Digest
 from factory.rollout.model import Image
 from factory.rollout.providers import Provider
+from factory.rollout.providers.aws import names
 from strict_aws.fleets import Account, clients, fleet, provider
 from strict_aws.server import StrictAws, served
 from strict_aws.world import NOTHING
@@ -62,6 +63,19 @@ class AwsWorld:
                 return
             self.aws.clock.sleep(8)
         raise AssertionError("it did not come to be")
+
+    def left(self) -> set[int]:
+        """The generations of which there is anything: instances, groups, target groups, templates."""
+        found = {one.generation for one in self.provider.observe().instances}
+        for region in map(self.aws.region, self.account.regions):
+            there = {*region.autoscaling.autoscaling_groups, *region.ec2.launch_template_name_to_ids}
+            there |= {one.name for one in region.elb.target_groups.values()}
+            found |= {
+                number
+                for number in range(1, 10)
+                if {names.group(self.name, number), names.target_group(self.name, number)} & there
+            }
+        return found
 
     def beside(self, name: str) -> AwsWorld:
         """Another fleet in the same account, on a listener of its own."""

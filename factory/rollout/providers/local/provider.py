@@ -93,7 +93,8 @@ class LocalProvider:
             going = [running[name] for name in dict.fromkeys(instances) if name in running]
             for guest in going:
                 self.guests.dismiss(guest)
-            self._register()
+            if running:
+                self._register()
             for guest in going:
                 self.guests.stop(guest)
             if not self.guests.running():
