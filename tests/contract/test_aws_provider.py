@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from factory.rollout.model import (
     Observation,
 )
 from factory.rollout.providers import connect
-from factory.rollout.providers.aws import AwsProvider, names, table
+from factory.rollout.providers.aws import AwsProvider, calls, names, table
 from factory.rollout.providers.aws.calls import Clock, Refusal, connector
 from factory.schema import Faults
 
@@ -634,6 +635,20 @@ def test_region_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     provider = AwsProvider(spec, table.read(spec, faults), connector(), Clock(sleep=lambda _: None))
     (fault,) = provider.faults("amd64")
     assert "region" in fault
+
+
+def test_aws_that_hangs_is_waited_for_only_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    for name, limit in (("_CONNECT_S", 0.2), ("_READ_S", 0.2), ("_ATTEMPTS", 1)):
+        monkeypatch.setattr(calls, name, limit)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        account = Account(connector(), (HERE,), places={HERE: _place(HERE)})
+        spec = fleet(account)
+        provider = AwsProvider(spec, table.read(spec, Faults("fleets.toml")), connector(), Clock(sleep=lambda _: None))
+        with pytest.raises(ProviderError, match="cannot be asked: .*timeout"):
+            provider.observe()
 
 
 # --- state outside

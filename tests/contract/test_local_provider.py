@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
+import signal
 import socket
 import threading
 import time
@@ -16,7 +18,7 @@ from local_fleets import LocalWorld, fleet_of, free_port, load
 from factory import proc
 from factory.errors import ProviderError
 from factory.rollout.model import External, Health, HttpProbe, Observation
-from factory.rollout.providers.local import tags
+from factory.rollout.providers.local import front, guests, tags
 
 
 @pytest.fixture
@@ -105,6 +107,33 @@ def test_a_haproxy_that_nothing_can_reach_is_replaced(world: LocalWorld) -> None
     world.provider.shift({1: 100})
     assert world.processes()[tags.FRONT] != before
     assert world.get() == (200, "factory v1")
+
+
+def test_a_haproxy_that_hangs_is_told_and_waited_for_only_a_while(
+    world: LocalWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.up(1, 1)
+    world.provider.shift({1: 100})
+    monkeypatch.setattr(front, "_ANSWERS_S", 0.2)
+    os.kill(world.processes()[tags.FRONT], signal.SIGSTOP)
+    with pytest.raises(ProviderError, match="HAProxy does not answer"):
+        world.provider.observe()
+    with pytest.raises(ProviderError, match="HAProxy does not answer"):
+        world.provider.shift({1: 100})
+    os.kill(world.processes()[tags.FRONT], signal.SIGCONT)
+    assert dict(world.provider.observe().weights) == {1: 100}
+
+
+def test_a_guest_that_hangs_is_seen_and_can_be_retired(world: LocalWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.up(1, 2)
+    world.provider.shift({1: 100})
+    for name, limit_s in (("_ASKED_S", 0.2), ("_ENDS_S", 1.0)):
+        monkeypatch.setattr(guests, name, limit_s)
+    os.kill(world.processes()["web-g1-01"], signal.SIGSTOP)
+    (world.folder / "instances/web-g1-01/instance.json").unlink()  # its port must be asked for, and it does not answer
+    assert [one.id for one in world.of(1)] == ["web-g1-01", "web-g1-02"]
+    world.provider.retire(["web-g1-01"])
+    assert [one.id for one in world.of(1)] == ["web-g1-02"]
 
 
 def test_a_lost_configuration_is_made_again_from_what_runs(world: LocalWorld) -> None:

@@ -40,8 +40,9 @@ _UNKNOWN_KEY = frozenset(
 _DENIED = frozenset({"UnauthorizedOperation", "AccessDenied", "AccessDeniedException"})
 
 _VISIBLE_AFTER_S = (1.0, 2.0, 4.0)
-_TIMEOUT_S = 20
+_CONNECT_S, _READ_S = 5, 10
 _ATTEMPTS = 5
+"""So a request that nobody answers is given up after a minute or so: whoever drives a rollout waits for it."""
 
 
 class Refusal(ProviderError):
@@ -73,8 +74,8 @@ def connector() -> Connect:
         session = Session()
     made: dict[tuple[str, str], Any] = {}
     config = Config(
-        connect_timeout=_TIMEOUT_S,
-        read_timeout=_TIMEOUT_S,
+        connect_timeout=_CONNECT_S,
+        read_timeout=_READ_S,
         retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
     )
 
