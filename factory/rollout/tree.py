@@ -116,14 +116,15 @@ def _instance(picture: Picture, one: Instance, room: Room, before: str) -> Line:
     is_healthy, is_warming = picture.is_healthy(one), _is_warming(picture, one)
     words = {True: "healthy", False: "not healthy yet" if is_warming else "not healthy", None: ""}[is_healthy]
     answer = picture.answers.get(one.id)
-    why = f": {answer.why}" if is_healthy is False and answer is not None and answer.why else ""
+    said = one.why or (answer.why if answer is not None else "")
+    why = f": {said}" if is_healthy is False and said else ""
     parts = [
         one.id,
         "" if room.is_narrow and one.digest else room.digest(one.digest),
         one.state if one.state != "running" or not words else "",
         words + why if one.state == "running" else "",
         "" if room.is_narrow else one.address or "",
-        "" if one.sessions is None else f"{one.sessions} sessions",
+        "" if one.sessions is None else f"{one.sessions} session{'' if one.sessions == 1 else 's'}",
     ]
     is_bad = is_healthy is False and one.state == "running" and not is_warming
     mood = "good" if is_healthy else "bad" if is_bad else "soft"

@@ -107,6 +107,7 @@ def as_json(picture: Picture) -> dict[str, Any]:
                 "digest": one.digest,
                 "state": one.state,
                 "healthy": picture.is_healthy(one),
+                "why": one.why or None,
                 "address": one.address,
                 "sessions": one.sessions,
                 "launched_at": _time(one.launched_at),

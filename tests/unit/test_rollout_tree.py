@@ -32,7 +32,7 @@ def test_tree_says_all_that_people_ask_for() -> None:
     for part in (
         "fleet web  web on local", "ANALYSING  step 1 of 3", f"{OLD.digest[:19]}… -> {NEW.digest[:19]}…",
         "waits: the step's pause, 0 of 5 s, then analysis", "generation 2 (new)  10% of the traffic, 1 of 1 healthy",
-        "generation 1 (old)  90% of the traffic, 3 of 3 healthy", "healthy  5 sessions",
+        "generation 1 (old)  90% of the traffic, 3 of 3 healthy", "healthy  192.0.2.1:80  5 sessions",
     ):  # fmt: skip
         assert part in said
 

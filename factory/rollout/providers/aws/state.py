@@ -52,14 +52,15 @@ def _leaves(life: str) -> bool:
 @dataclass(frozen=True)
 class Seen:
     """A fleet in one region. `machines`: what EC2 says, by id, also of instances that ended a short while ago.
-    `generations`: ARN of a target group -> generation. `health`: instance -> what its target group says of it."""
+    `generations`: ARN of a target group -> generation. `health`: instance -> what its target group says of it
+    (State; and of those that are not healthy, Description)."""
 
     region: Region
     groups: Mapping[int, Group]
     machines: Mapping[str, Mapping[str, Any]]
     front: Front
     generations: Mapping[str, int]
-    health: Mapping[str, str] = field(default_factory=dict)
+    health: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @cached_property
     def present(self) -> frozenset[int]:
@@ -80,7 +81,10 @@ class Seen:
         """How many targets of a generation take requests here."""
         tagged = ((one, names.from_list(machine.get("Tags"))) for one, machine in self.machines.items())
         mine = [one for one, tags in tagged if names.generation_of(tags) == generation]
-        return sum(self.health.get(one) == "healthy" for one in mine)
+        return sum(self._is_healthy(one) for one in mine)
+
+    def _is_healthy(self, instance: str) -> bool:
+        return self.health.get(instance, {}).get("State") == "healthy"
 
     def target_group(self, generation: int) -> str | None:
         """The ARN of a generation's target group."""
@@ -139,7 +143,8 @@ class Seen:
                     state=state,
                     launched_at=machine["LaunchTime"].timestamp() if machine is not None else 0.0,
                     address=_address(machine, port) if state == "running" else None,
-                    healthy=self.health.get(one) == "healthy",
+                    healthy=self._is_healthy(one),
+                    why=self.health.get(one, {}).get("Description", ""),
                 )
             )
         return found
@@ -180,7 +185,7 @@ def see(calls: Calls, fleet: str, region: Region, *, health: bool = False) -> Se
     seen = Seen(region, groups, machines, front, generations)
     if not health:
         return seen
-    said: dict[str, str] = {}
+    said: dict[str, Mapping[str, str]] = {}
     for arn in generations:
         said |= _health(calls, arn)
     return Seen(region, groups, machines, front, generations, said)
@@ -211,11 +216,11 @@ def _generations(calls: Calls, fleet: str, groups: Mapping[int, Group], front: F
     return found
 
 
-def _health(calls: Calls, target_group: str) -> dict[str, str]:
+def _health(calls: Calls, target_group: str) -> dict[str, Mapping[str, str]]:
     try:
         said = calls.ask("elbv2", "describe_target_health", TargetGroupArn=target_group)
     except Refusal as refusal:
         if refusal.code != NO_SUCH_TARGET_GROUP:
             raise
         return {}  # it was deleted, or is not seen everywhere yet
-    return {one["Target"]["Id"]: one["TargetHealth"]["State"] for one in said["TargetHealthDescriptions"]}
+    return {one["Target"]["Id"]: one["TargetHealth"] for one in said["TargetHealthDescriptions"]}

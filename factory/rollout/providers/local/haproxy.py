@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from factory.rollout.model import FleetSpec, Health
@@ -35,12 +35,14 @@ class Server:
 class Seen:
     """A server as HAProxy sees it. `up`: it would get traffic if its weight says so. `healthy` None: not checked yet.
 
-    `draining`: kept from new sessions by command, whatever its weight. `closed`: in maintenance.
+    `why`: what the last check found, of one that is not healthy. `draining`: kept from new sessions by command,
+    whatever its weight. `closed`: in maintenance.
     """
 
     server: Server
     up: bool
     healthy: bool | None
+    why: str
     draining: bool
     closed: bool
     sessions: int
@@ -155,11 +157,21 @@ def seen_in(stat: str) -> dict[str, Seen]:
             server=server,
             up=up,
             healthy=None if up and checked not in _HEALTHY_CHECKS else up,
+            why="" if up else _why(checked, row),
             draining=status in ("DRAIN", "MAINT"),
             closed=status == "MAINT",
             sessions=int(row["scur"]),
         )
     return found
+
+
+def _why(checked: str, row: Mapping[str, str]) -> str:
+    """What a check that failed found."""
+    if checked == "L7STS":
+        return f"it answers with status {row['check_code']}"
+    if checked == "L7RSP" and "content" in row["last_chk"]:
+        return "its answer lacks the body that is wanted"
+    return row["last_chk"] or row["check_desc"]
 
 
 def without_weight(server: Server) -> Server:
