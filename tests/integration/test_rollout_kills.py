@@ -12,6 +12,9 @@ from killing import CASES, Case, assert_same_world, killed_at, killed_everywhere
 
 KINDS = {"before launch", "after launch", "before shift", "after shift", "before retire", "after retire",
          "after finish"}  # fmt: skip
+MOST_WITHOUT_A_STATE = 4
+"""Boundaries before an end is written (the last call, made and noted, and the writing): who is always killed sooner
+comes to none."""
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
