@@ -53,8 +53,8 @@ def _would_serve_less(plan: Plan, facts: Facts) -> str | None:
 def rolling_back(plan: Plan, status: Status, facts: Facts) -> Decision:
     """Until the traffic is back and what is not of the old generation is gone."""
     deadlines, waited_s = plan.fleet.deadlines, facts.now - status.since
+    limit = deadlines.rollback.seconds + plan.fleet.health.deadline_s * plan.fleet.size
     if changes.relaunches(plan, status) and len(seen.healthy(plan.old_generation, facts)) < plan.fleet.size:
-        limit = deadlines.rollback.seconds + plan.fleet.health.deadline_s * plan.fleet.size
         if facts.old_refused is not None:
             return Decision(changes.failed(status, facts, f"the old image may not be launched: {facts.old_refused}"))
         if waited_s > limit:
@@ -66,6 +66,8 @@ def rolling_back(plan: Plan, status: Status, facts: Facts) -> Decision:
         if waited_s > deadlines.rollback.seconds and not changes.relaunches(plan, status):
             return Decision(changes.failed(status, facts, worse or "the traffic did not go back"))
         return Decision(status, () if worse else (traffic.shift(wanted, leaving),))
+    if traffic.leaves_idle(facts, shift := traffic.shift(wanted, leaving)) and waited_s <= limit:
+        return Decision(status, (shift,))
     if any(one.sessions for one in leaving) and waited_s <= deadlines.drain.seconds:
         return Decision(status, (traffic.shift(wanted, leaving),))
     if leaving and waited_s <= deadlines.drain.seconds + deadlines.retire.seconds:

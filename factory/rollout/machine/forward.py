@@ -53,7 +53,7 @@ def shifting(plan: Plan, status: Status, facts: Facts) -> Decision:
     shift = traffic.shift(weights, seen.surplus(plan, status, facts))
     if traffic.is_shifted(facts, weights):
         done = changes.enter(status, State.ANALYSING, facts.now)
-        return Decision(done, (shift,) if shift.draining else ())
+        return Decision(done, (shift,) if shift.draining or traffic.leaves_idle(facts, shift) else ())
     late = back.late(plan, status, facts, plan.fleet.deadlines.shift, "the traffic was not shifted")
     return late or Decision(status, (shift,) if traffic.may_shift(plan, facts, shift) else ())
 
@@ -114,10 +114,12 @@ def draining(plan: Plan, status: Status, facts: Facts) -> Decision:
     """Until what goes has no sessions left."""
     leaving = seen.surplus(plan, status, facts) if changes.is_stage(plan, status) else seen.others(plan, facts)
     weights = traffic.possible(plan, facts, traffic.wanted(plan, status))
+    shift, limit_s = traffic.shift(weights, leaving), plan.fleet.deadlines.shift.seconds
     if not traffic.is_shifted(facts, weights):
-        deadline = Deadline(plan.fleet.deadlines.shift.seconds, "pause")
-        late = back.late(plan, status, facts, deadline, "the traffic was not shifted")
-        return late or Decision(status, (traffic.shift(weights, leaving),))
+        late = back.late(plan, status, facts, Deadline(limit_s, "pause"), "the traffic was not shifted")
+        return late or Decision(status, (shift,))
+    if traffic.leaves_idle(facts, shift) and facts.now - status.since <= limit_s:
+        return Decision(status, (shift,))
     if not any(one.sessions for one in leaving):
         return Decision(changes.enter(status, State.RETIRING, facts.now))
     deadline = plan.fleet.deadlines.drain
@@ -125,7 +127,7 @@ def draining(plan: Plan, status: Status, facts: Facts) -> Decision:
         note = f"sessions that did not end within {deadline.seconds:g} s are cut"
         return Decision(changes.enter(status, State.RETIRING, facts.now), notes=(note,))
     late = back.late(plan, status, facts, deadline, "sessions did not end")
-    return late or Decision(status, (traffic.shift(weights, leaving),))
+    return late or Decision(status, (shift,))
 
 
 def retiring(plan: Plan, status: Status, facts: Facts) -> Decision:

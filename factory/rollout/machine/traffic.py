@@ -73,6 +73,12 @@ def may_shift(plan: Plan, facts: Facts, shift: Shift) -> bool:
     return left >= min(plan.fleet.min, now)
 
 
+def leaves_idle(facts: Facts, shift: Shift) -> bool:
+    """Whether somebody who serves and is to take part of the traffic gets none: it came up after the last shift."""
+    taking = seen.serving_ones(facts, {number for number, _ in shift.weights})
+    return any(one.is_idle and one.id not in shift.draining for one in taking)
+
+
 def is_shifted(facts: Facts, weights: Mapping[int, int]) -> bool:
     """Whether the traffic goes as wanted."""
     return is_sent(facts.observed.weights, weights)

@@ -34,8 +34,10 @@ def without_baseline(plan: Plan, status: Status, facts: Facts) -> tuple[Action, 
 
 
 def kept(plan: Plan, status: Status, facts: Facts) -> tuple[Action, ...]:
-    """While it waits: what died is launched anew, and weights that were lost (a restarted front) are set again."""
+    """While it waits: what died is launched anew and gets its share; weights that were lost (a restarted front) are set
+    again."""
     weights = traffic.possible(plan, facts, traffic.wanted(plan, status))
     shift = traffic.shift(weights, seen.surplus(plan, status, facts))
-    is_lost = not traffic.is_shifted(facts, weights) and traffic.may_shift(plan, facts, shift)
-    return (*launches(plan, status, facts), *((shift,) if is_lost else ()))
+    is_due = not traffic.is_shifted(facts, weights) or traffic.leaves_idle(facts, shift)
+    again = (shift,) if is_due and traffic.may_shift(plan, facts, shift) else ()
+    return (*launches(plan, status, facts), *again)

@@ -6,8 +6,8 @@ start are removed, HAProxy is brought to what the file says. `observe` takes no 
 
 A generation's weight is spread over its healthy guests; those that HAProxy has found unhealthy have the weight of their
 peers, which counts once it finds them healthy: in the steady state an instance that recovers is back without anybody's
-doing. One that was just launched has none before the next `shift`. What `observe` says of weights counts only those
-that get traffic now.
+doing. One that was just launched has none before the next `shift`, and is idle until then. What `observe` says of
+weights counts only those that get traffic now.
 """
 
 from __future__ import annotations
@@ -178,6 +178,7 @@ def _instance(guest: Guest, healthy: bool | None, seen: Seen | None) -> Instance
         address=None if guest.port is None else f"127.0.0.1:{guest.port}",
         healthy=healthy,
         sessions=None if seen is None else seen.sessions,
+        is_idle=seen is None or seen.draining or not seen.server.weight,
     )
 
 
