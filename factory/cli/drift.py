@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from factory.cli import output, tables
-from factory.errors import DriftError, FactoryError, ProviderError, TrustError
+from factory.errors import DriftError, FactoryError, ProviderError, TrustError, UsageError
 from factory.model import Layout
 
 if TYPE_CHECKING:
-    from factory.rollout.mending import Look, Mended
+    from factory.rollout.looking import Look
+    from factory.rollout.mending import Mended
 
+_WORDS = {"wrong-image": "of a wrong image", "unknown-image": "of an unknown image", "traffic": "traffic gone astray"}
 _COLUMNS = ("kind", "instance", "generation", "digest", "count", "why")
 
 
@@ -28,15 +30,20 @@ _COLUMNS = ("kind", "instance", "generation", "digest", "count", "why")
 @click.option(
     "--breaker",
     type=click.IntRange(min=1),
-    default=3,
-    show_default=True,
     metavar="K",
-    help="With --heal: stop after so many replacements that failed.",
+    help="With --heal: launch no more after so many replacements that failed.  [default: 3]",
 )
 @tables.forms
 @click.pass_obj
 def drift(
-    obj: dict[str, Any], /, fleet: str, heals: bool, budget: int | None, breaker: int, as_json: bool, as_csv: bool
+    obj: dict[str, Any],
+    /,
+    fleet: str,
+    heals: bool,
+    budget: int | None,
+    breaker: int | None,
+    as_json: bool,
+    as_csv: bool,
 ) -> None:
     """Instances of FLEET of the wrong, an unknown or a revoked image, missing, extra and unhealthy ones.
 
@@ -44,6 +51,9 @@ def drift(
     replacements failed, 6 where the image that serves may not be launched, 7 while a rollout goes on.
     """
     form = tables.form_of(as_json=as_json, as_csv=as_csv)
+    for name, given in (("--budget", budget), ("--breaker", breaker)):
+        if given is not None and not heals:
+            raise UsageError(f"{name} is for --heal", where=name, hint=f"factory drift {fleet} --heal {name} {given}")
     layout = Layout(obj["folder"].resolve())
     healed = _heal(layout, fleet, budget, breaker) if heals else None
     found = _look(layout, fleet)
@@ -59,26 +69,26 @@ def drift(
         output.say(_fine(found))
 
 
-def _heal(layout: Layout, fleet: str, budget: int | None, breaker: int) -> Mended:
+def _heal(layout: Layout, fleet: str, budget: int | None, breaker: int | None) -> Mended:
     from factory.rollout import mending
     from factory.rollout.heal import Limits
 
     return mending.mend(
         layout,
         fleet,
-        lambda wanted: Limits(budget if budget is not None else max(1, wanted.size // 3), breaker),
+        lambda wanted: Limits(budget or max(1, wanted.size // 3), breaker or 3),
         lambda text: output.say(f"{fleet}: {text}"),
     )
 
 
 def _look(layout: Layout, fleet: str) -> Look:
     from factory.catalog.database import Catalog
-    from factory.rollout import mending
+    from factory.rollout import looking
 
     if not layout.catalog.is_file():
         Catalog.open(layout.catalog).close()
     with Catalog.read(layout.catalog) as catalog:
-        return mending.look(layout, catalog, fleet)
+        return looking.look(layout, catalog, fleet)
 
 
 def _row(one: Any) -> dict[str, Any]:
@@ -126,17 +136,30 @@ def _judged(found: Look, healed: Mended | None) -> FactoryError | None:
         return failure
     if not found.drifts:
         return None
-    count = sum(one.count for one in found.drifts)
-    hint = f"factory drift {name} --heal replaces what drifted"
+    return DriftError(f"{name} is not as it should be: {_counts(found)}", where=where, hint=_hint(name, found))
+
+
+def _counts(found: Look) -> str:
+    """How many there are of each kind."""
+    counts: dict[str, int] = {}
+    for one in found.drifts:
+        counts[one.kind] = counts.get(one.kind, 0) + one.count
+    return ", ".join(f"{count} {_WORDS.get(kind, kind)}" for kind, count in counts.items())
+
+
+def _hint(name: str, found: Look) -> str:
+    """What to do about drift."""
+    apply = f"factory rollout apply {name}"
     if found.standing.rolling is not None:
-        hint = f"a rollout goes on; factory rollout apply {name} drives it to its end"
-    elif found.refused is not None:
-        hint = f"the image that serves is not launched any more ({found.refused}); factory rollout apply {name}"
-    elif found.standing.serving is None:
-        hint = f"factory fleet destroy {name} --yes ends it; factory rollout apply {name} brings it up"
-    return DriftError(
-        f"{name} is not as it should be: {count} finding{'' if count == 1 else 's'}", where=where, hint=hint
-    )
+        return f"a rollout goes on; {apply} drives it to its end"
+    if found.ended is not None:
+        return f"factory fleet destroy {name} --yes ends what is left"
+    if found.standing.serving is None:
+        brings = f"{apply} brings it up"
+        return f"{brings}; factory fleet destroy {name} --yes ends what runs" if found.standing.present else brings
+    if found.refused is not None:
+        return f"nothing of the image that serves is launched any more: {found.refused}; {apply} brings what may run"
+    return f"factory drift {name} --heal replaces what drifted"
 
 
 def _unhealed(name: str, healed: Mended) -> FactoryError | None:
@@ -169,4 +192,7 @@ def _fine(found: Look) -> str:
         return f"{name} is being destroyed; nothing of it runs"
     if found.standing.rolling is not None:
         return f"{name}: a rollout goes on; nothing runs that is not of it"
-    return f"{name} is as it should be: {found.standing.size} instances"
+    standing = found.standing
+    count = sum(one.id not in standing.healthy for one in standing.present)
+    unwell = f", {count} of them not healthy yet" if count else ""
+    return f"{name} is as it should be: {standing.size} instance{'' if standing.size == 1 else 's'}{unwell}"

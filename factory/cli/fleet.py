@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from factory.rollout.picture import Picture
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+_ENDED = {"destroy": "being destroyed", "destroyed": "destroyed"}
 _COLUMNS = ("fleet", "provider", "image", "digest", "size", "instances", "healthy", "traffic", "rollout", "note")
 
 
@@ -65,7 +66,7 @@ def _rows(layout: Layout, catalog: Catalog) -> Iterator[dict[str, Any]]:
         ended = fleet_orders.end(catalog, name)
         notes = [
             "" if name in written else "not in fleets.toml",
-            {"destroy": "being destroyed", "destroyed": "destroyed"}.get(ended or "", ""),
+            _ENDED.get(ended or "", ""),
             "" if picture.unseen is None else f"not seen: {picture.unseen}",
         ]
         yield {
@@ -92,17 +93,27 @@ def _traffic(picture: Picture) -> str | None:
 @_JSON
 @click.pass_obj
 def show(obj: dict[str, Any], /, name: str, as_json: bool) -> None:
-    """FLEET as it runs now: its generations, instances, weights, and its last rollout."""
+    """FLEET as it runs now: its generations, instances, weights, its last rollout, how many there are to be."""
+    from factory.catalog import fleet_orders
     from factory.rollout import destroying, view
-    from factory.rollout.tree import tree
+    from factory.rollout.tree import Line, tree
 
     layout = Layout(obj["folder"].resolve())
     with _reading(layout) as catalog:
         picture = view.gather(layout, catalog, destroying.spec_of(layout, catalog, name), time.time())
+        ended = fleet_orders.end(catalog, name)
+    wanted = picture.fleet
     if as_json:
-        output.document(view.as_json(picture))
+        sizes = {"size": wanted.size, "min": wanted.min, "max": wanted.max}
+        output.document({**view.as_json(picture), **sizes, "ended": ended})
         return
-    for line in tree(picture):
+    lines = tree(picture)
+    if not picture.observed.instances and picture.unseen is None:
+        is_meant = ended is not None or picture.plan is None
+        lines.append(Line("nothing of it runs", "soft" if is_meant else "bad"))
+    wants = f"{wanted.size} there are to be, min {wanted.min}, max {wanted.max}"
+    lines.append(Line(wants if ended is None else _ENDED[ended], "soft"))
+    for line in lines:
         tables.line(drawn(line, to_answer=True))
 
 
@@ -128,7 +139,7 @@ def scale(obj: dict[str, Any], /, name: str, size: int | None, as_json: bool) ->
         output.explain(failure)
         raise click.exceptions.Exit(failure.exit_code)
     if not as_json:
-        output.say(f"{name} has {done.standing.size} instances")
+        output.say(f"{name} has {_instances(done.standing.size)}")
 
 
 def _scaled(name: str, done: Mended) -> dict[str, Any]:
@@ -150,7 +161,12 @@ def _unscaled(name: str, done: Mended) -> FactoryError | None:
         return None
     hint = f"factory drift {name} says what is amiss"
     kind = {End.BREAKER: ProviderError, End.REFUSED: TrustError}.get(done.end, DriftError)
-    return kind(f"{name} is not of {done.standing.size} instances: {done.move.why}", where=f"fleet {name}", hint=hint)
+    said = f"{name} has not come to {_instances(done.standing.size)}: {done.move.why}"
+    return kind(said, where=f"fleet {name}", hint=hint)
+
+
+def _instances(count: int) -> str:
+    return f"{count} instance{'' if count == 1 else 's'}"
 
 
 @fleet.command()
@@ -178,4 +194,4 @@ def destroy(obj: dict[str, Any], /, name: str, yes: bool, as_json: bool) -> None
     if as_json:
         output.document({"fleet": name, "retired": list(gone)})
     else:
-        output.say(f"{name} is destroyed: {len(gone)} instance{'' if len(gone) == 1 else 's'} retired")
+        output.say(f"{name} is destroyed: {_instances(len(gone))} retired" if gone else f"nothing of {name} runs")

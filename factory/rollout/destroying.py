@@ -56,7 +56,8 @@ class Destroyer:
         hand, name = self.hand, self.hand.fleet.name
         observed = hand.provider.observe()
         ended = fleet_orders.end(hand.catalog, name)
-        if ended == "destroyed" and not observed.instances:
+        is_over = ended == "destroyed" or rollouts.last(hand.catalog, name) is None
+        if is_over and not observed.instances:
             return ()
         if ended != "destroy":
             fleet_orders.put(hand.catalog, hand.fence, fleet_orders.Order(name, "destroy"))
@@ -71,7 +72,7 @@ class Destroyer:
     def _drain(self, observed: Observation) -> None:
         """End the traffic; come back when the sessions have ended, or were given the time to."""
         begun = self.clock()
-        ends, asked_at = begun + self.hand.fleet.deadlines.drain.seconds, float("-inf")
+        ends, asked_at, is_told = begun + self.hand.fleet.deadlines.drain.seconds, float("-inf"), False
         while True:
             now = self.clock()
             everyone = tuple(sorted(one.id for one in observed.instances))
@@ -79,8 +80,11 @@ class Destroyer:
                 if now - asked_at >= AGAIN_S:
                     self._made(self.hand.make(Shift((), everyone)))
                     asked_at = now
-            elif not any(one.sessions for one in observed.instances):
+            elif not (sessions := sum(one.sessions or 0 for one in observed.instances)):
                 return
+            elif not is_told:
+                self.tell(f"waits for its sessions ({sessions}) to end, at most {ends - begun:g} s")
+                is_told = True
             if now > ends:
                 self.tell("sessions that did not end are cut")
                 return

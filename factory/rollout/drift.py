@@ -119,16 +119,15 @@ def _missing(standing: Standing, there: int) -> Iterator[Drift]:
 
 
 def _traffic(standing: Standing) -> Iterator[Drift]:
-    """Traffic that does not go where it belongs; of a fleet that nothing is left of, it is not told again."""
+    """Traffic that does not go where it belongs; where nobody could take it, that is not told again."""
     serving, weights = standing.serving, standing.observed.weights
-    if serving is None or not standing.observed.of(serving.generation):
+    if serving is None:
         return
+    ours = {one.id for one in standing.present if one.generation == serving.generation}
     for generation, weight in sorted(weights.items()):
-        if weight and generation != serving.generation:
+        if ours and weight and generation != serving.generation:
             yield Drift(Kind.TRAFFIC, f"{weight}% goes to generation {generation}", None, generation)
-    if not any(weights.values()) and any(
-        one.id in standing.healthy for one in standing.observed.of(serving.generation)
-    ):
+    if ours - standing.ill and not any(weights.values()):
         why = f"none goes to generation {serving.generation}"
         yield Drift(Kind.TRAFFIC, why, None, serving.generation, serving.image.digest)
 

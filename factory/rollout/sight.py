@@ -51,8 +51,12 @@ class Sight:
             observed,
             healthy,
             self._illness.ill(observed, self.health, now),
-            self._illness.undecided(observed, self.health, now),
+            self._illness.undecided(observed, self.health, now) or self._are_asked_on(),
         )
+
+    def _are_asked_on(self) -> bool:
+        """Whether somebody answers well, and only not often enough yet."""
+        return any(one.healthy and not one.can_serve(self.health) for one in self._records.values())
 
     def _serves(self, one: Instance) -> bool:
         if one.healthy is not None or one.state != "running":

@@ -67,7 +67,7 @@ def change(shop: Shop, how: Callable[[World], None]) -> None:
     (shop.signed.layout.state / "world-web.json").write_text(json.dumps(asdict(world)))
 
 
-def add(world: World, generation: int, digest: str, count: int = 1) -> None:
+def add(world: World, generation: int, digest: str | None, count: int = 1) -> None:
     for _ in range(count):
         world.instances[f"i-{world.next_id}"] = {
             "generation": generation, "digest": digest, "launched_at": time.time() - 1000, "stopping_since": None,
@@ -118,7 +118,11 @@ def test_fleet_that_never_ran_is_all_missing(shop: Shop) -> None:
         (shop.signed.root / "fleets.toml").read_text().replace("fleet.web", "fleet.other")
     )
     assert kinds(shop.run("drift", "other", "--json", code=5).json) == {"missing": 3}
+    assert "hint: factory rollout apply other brings it up" in shop.run("drift", "other", code=5).err
     assert "never had a rollout that succeeded" in shop.run("drift", "other", "--heal", code=2).err
+    assert "nothing of other runs" in shop.run("fleet", "destroy", "other", "--yes").err
+    assert "no rollout yet" in shop.run("fleet", "show", "other").out
+    assert kinds(shop.run("drift", "other", "--json", code=5).json) == {"missing": 3}
 
 
 def test_missing_wrong_and_left_over_ones_are_told_and_replaced(shop: Shop) -> None:
@@ -127,7 +131,7 @@ def test_missing_wrong_and_left_over_ones_are_told_and_replaced(shop: Shop) -> N
     change(shop, lambda world: add(world, 8, shop.releases[0]))
     found = shop.run("drift", "web", code=5)
     assert "wrong-image" in found.out
-    assert "3 findings" in found.err
+    assert "1 missing, 1 of a wrong image, 1 extra" in found.err
     assert kinds(shop.run("drift", "web", "--json", code=5).json) == {"missing": 1, "wrong-image": 1, "extra": 1}
     healed = shop.run("drift", "web", "--heal", "--budget", "2", "--json").json
     assert healed["drift"] == []
@@ -138,6 +142,34 @@ def test_missing_wrong_and_left_over_ones_are_told_and_replaced(shop: Shop) -> N
     )
     assert shop.running == {shop.releases[0]}
     whole(shop)
+
+
+def test_ones_without_a_tag_and_traffic_gone_astray_are_told_and_put_right(shop: Shop) -> None:
+    change(shop, lambda world: add(world, 1, None))
+    change(shop, lambda world: add(world, 8, shop.releases[0]))
+    change(shop, lambda world: world.weights.update({"1": 60, "8": 40}))
+    found = shop.run("drift", "web", code=5)
+    assert "1 of an unknown image, 1 extra, 1 traffic gone astray" in found.err
+    assert "40% goes to generation 8" in found.out
+    healed = shop.run("drift", "web", "--heal", "--budget", "2", "--json").json
+    assert (healed["drift"], len(healed["healed"]["retired"]), healed["instances"]) == ([], 2, 3)
+    change(shop, lambda world: world.weights.clear())
+    assert kinds(shop.run("drift", "web", "--json", code=5).json) == {"traffic": 1}
+    shop.run("drift", "web", "--heal")
+    assert shop.world.weights == {"1": 100}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--heal", "--budget", "0"], "--budget"),
+        (["--heal", "--breaker", "x"], "--breaker"),
+        (["--budget", "2"], "factory drift web --heal --budget 2"),
+        (["--json", "--csv"], "exclude each other"),
+    ],
+)
+def test_drift_of_bad_input_is_refused(shop: Shop, arguments: list[str], says: str) -> None:
+    assert says in shop.run("drift", "web", *arguments, code=2).err
 
 
 def test_budget_leaves_the_rest_for_the_next_run(shop: Shop) -> None:
@@ -255,7 +287,9 @@ def test_list_and_show_say_what_runs(shop: Shop) -> None:
     }  # fmt: skip
     assert "100% to 1" in shop.run("fleet", "list").out
     assert "generation 1" in shop.run("fleet", "show", "web").out
-    assert shop.run("fleet", "show", "web", "--json").json["state"] == "SUCCEEDED"
+    assert "3 there are to be, min 2, max 7" in shop.run("fleet", "show", "web").out
+    shown = shop.run("fleet", "show", "web", "--json").json
+    assert (shown["state"], shown["size"], shown["ended"]) == ("SUCCEEDED", 3, None)
     assert "web" in shop.run("fleet", "show", "wbe", code=2).err
 
 
@@ -278,6 +312,7 @@ def test_destroy_needs_a_yes_and_leaves_nothing(shop: Shop) -> None:
     assert "factory fleet destroy web --yes" in shop.run("fleet", "destroy", "web", code=2).err
     assert len(shop.world.instances) == 3
     assert "3 instances retired" in shop.run("fleet", "destroy", "web", "--yes").err
+    assert "nothing of it runs\ndestroyed\n" in shop.run("fleet", "show", "web").out
     seen = shop.run("fleet", "list", "--json").json["fleets"]
     assert [(row["instances"], row["note"]) for row in seen] == [(0, "destroyed")]
     assert "was destroyed" in shop.run("drift", "web").err

@@ -20,7 +20,8 @@ from factory.rollout import fleet as fleets
 from factory.rollout.acting import Hand
 from factory.rollout.fleet import Serving
 from factory.rollout.heal import End, Limits
-from factory.rollout.mending import Ground, Mended, Mender
+from factory.rollout.looking import Ground
+from factory.rollout.mending import Mended, Mender
 from factory.rollout.model import Generation, Image
 from factory.rollout.sight import Sight
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rollout_drive import NEW, OLD, fleet
-from simulated_provider import Behaviour, Faults, SimulatedProvider
+from simulated_provider import Behaviour, Faults, SimulatedProvider, World
 
 from factory.errors import ProviderError
 from factory.rollout import drift, heal
@@ -23,11 +23,22 @@ LEFT = 3
 """A generation of the image that serves, left over."""
 
 
+BEGAN = 1000.0
+"""When the first machines were launched."""
+
+
 class Machines(SimulatedProvider):
-    """The simulator, with single machines that fall ill or lose their tag."""
+    """The simulator, with single machines of the first ones that fall ill or lose their tag. `reuses`: whoever is
+    launched gets the lowest name that is free. As with the provider `local`, one that was launched gets no traffic
+    before the next shift."""
 
     ill: frozenset[str] = frozenset()
     untagged: frozenset[str] = frozenset()
+    reuses = False
+
+    def __init__(self, *how: Any) -> None:
+        super().__init__(*how)
+        self.joined: set[tuple[str, float]] = set()
 
     def observe(self) -> Observation:
         seen = super().observe()
@@ -36,12 +47,43 @@ class Machines(SimulatedProvider):
             instances=tuple(
                 replace(
                     one,
-                    healthy=bool(one.healthy) and one.id not in self.ill,
-                    digest=None if one.id in self.untagged else one.digest,
+                    healthy=bool(one.healthy) and not self.is_ill(one.id, one.launched_at),
+                    digest=None if one.id in self.untagged and one.launched_at == BEGAN else one.digest,
                 )
                 for one in seen.instances
             ),
         )
+
+    def is_ill(self, name: str, launched_at: float) -> bool:
+        return name in self.ill and launched_at == BEGAN
+
+    def shift(self, weights: Mapping[int, int], draining: Iterable[str] = ()) -> None:
+        self.watch = self._join
+        try:
+            super().shift(weights, draining)
+        finally:
+            self.watch = lambda _: None
+
+    def _join(self, world: World) -> None:
+        self.joined = {(name, one["launched_at"]) for name, one in world.instances.items()}
+
+    def send(self, weights: Mapping[int, int]) -> None:
+        """Have the traffic go so, whoever can take it."""
+        world = self._memory
+        world.weights = {str(number): weight for number, weight in weights.items()}
+        for one in world.instances.values():
+            one["drained_since"] = None if one["generation"] in weights else BEGAN
+        self._join(world)
+
+    def launch(self, generation: Generation, count: int) -> None:
+        before = set(self._memory.instances)
+        try:
+            super().launch(generation, count)
+        finally:
+            instances = self._memory.instances
+            for name in [name for name in instances if self.reuses and name not in before]:
+                one = instances.pop(name)
+                instances[next(free for i in range(1, 99) if (free := f"i-{i}") not in instances)] = one
 
 
 @dataclass
@@ -62,18 +104,19 @@ class Mend:
     refused: str | None = None
     serving: Serving | None = field(default_factory=lambda: Serving(1, OLD))
     faults: Faults = field(default_factory=Faults)
+    reuses: bool = False
 
     def __post_init__(self) -> None:
-        self.now = 1000.0
+        self.now = BEGAN
         self.provider = Machines(None, lambda: self.now)
         for number, image, count in ((1, OLD, self.right), (2, NEW, self.wrong), (LEFT, OLD, self.left)):
             self.provider.launch(Generation(number, image, "before"), count)
-        self.provider.shift(self.weights)
+        self.provider.send(self.weights)
         self.now += 1000
         ids = sorted(self.provider._memory.instances, key=lambda name: int(name[2:]))
         self.provider.ill = frozenset(ids[: self.ill])
         self.provider.untagged = frozenset(ids[len(ids) - self.untagged :])
-        self.provider.injected = self.faults
+        self.provider.injected, self.provider.reuses = self.faults, self.reuses
         self.provider._memory = replace(self.provider._memory, calls=0, launched=[])
         self.behave()
         self.illness = Illness()
@@ -153,8 +196,9 @@ class Mend:
         world = self.provider._settled(self.provider._memory, self.now)
         return sum(
             bool(world.weights.get(str(one["generation"])))
+            and (name, one["launched_at"]) in self.provider.joined
             and name not in world.draining
-            and name not in self.provider.ill
+            and not self.provider.is_ill(name, one["launched_at"])
             and one["stopping_since"] is None
             and self.provider._of(one).is_healthy(self.now - one["launched_at"])
             for name, one in world.instances.items()
@@ -278,6 +322,22 @@ def test_replacements_that_die_at_once_trip_the_breaker_too() -> None:
     assert "never came" in " ".join(mend.notes)
 
 
+def test_name_that_is_taken_over_is_of_another_instance() -> None:
+    mend = Mend(WIDE, right=2, behaviour=Behaviour(healthy_after_s=None, dies_after_s=5), reuses=True)
+    move = mend.run()
+    assert (move.end, mend.launched) == (End.BREAKER, 3)
+    assert mend.notes == ["launched i-3", "i-3 failed: it is gone"] * 3
+
+
+def test_replacement_that_falls_ill_again_counts_as_failed() -> None:
+    mend = Mend(WIDE, right=2, ill=2, limits=Limits(breaker=2), behaviour=Behaviour(pending_s=3, ill_after_s=6))
+    mend.spec = replace(WIDE, health=replace(WIDE.health, deadline_s=5), max=4)
+    move = mend.run()
+    assert move.end == End.BREAKER
+    assert "it was healthy, and is not any more" in " ".join(mend.notes)
+    assert mend.launched == 3
+
+
 def test_scale_neither_heals_nor_asks_for_whom_is_ill() -> None:
     mend = Mend(replace(WIDE, size=5), ill=1, wrong=1, limits=Limits(mends=heal.SCALES))
     assert mend.run().end == End.DONE
@@ -292,7 +352,7 @@ def test_nothing_to_serve_leaves_what_has_traffic_alone() -> None:
     mend = Mend(WIDE, right=0, wrong=3, left=1, weights={2: 100}, serving=None)
     assert mend.found() == {Kind.EXTRA: 4}
     assert mend.run().end == End.STUCK
-    assert mend.generations == {2: 3}
+    assert mend.generations == {2: 3, LEFT: 1}
 
 
 def test_rollout_that_goes_on_answers_for_its_own_generations() -> None:
@@ -332,7 +392,7 @@ def disorders(draw: st.DrawFn) -> Mend:
                       draw(st.sampled_from([heal.ALL, heal.SCALES]))),
         behaviour=draw(BEHAVIOURS), ill=draw(st.integers(0, 3)), untagged=draw(st.integers(0, 2)),
         revoked=draw(RARELY), refused="no" if draw(RARELY) else None,
-        faults=Faults(refused=draw(NUMBERS), lost=draw(NUMBERS)),
+        faults=Faults(refused=draw(NUMBERS), lost=draw(NUMBERS)), reuses=draw(st.booleans()),
     )  # fmt: skip
 
 
