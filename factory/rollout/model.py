@@ -175,8 +175,9 @@ InstanceState = Literal["pending", "running", "stopping"]
 class Instance:
     """An instance as its provider sees it. `id` is the provider's own; `digest` None: no tag says it. `address`:
     HOST:PORT of its health port, None while there is none. `healthy`: the provider's own word, None where it has none
-    (the engine asks the address then). `sessions`: that are open through the fleet's front, None: not known. `is_idle`:
-    the front sends it nothing before the next shift, whatever its generation's weight."""
+    (the engine asks the address then). `why`: what it says of one that is not healthy, if anything. `sessions`: that
+    are open through the fleet's front, None: not known. `is_idle`: the front sends it nothing before the next shift,
+    whatever its generation's weight."""
 
     id: str
     generation: int
@@ -185,6 +186,7 @@ class Instance:
     launched_at: float
     address: str | None = None
     healthy: bool | None = None
+    why: str = ""
     sessions: int | None = None
     is_idle: bool = False
 

@@ -26,14 +26,14 @@ def raised(plan: Plan, status: Status, facts: Facts) -> Status:
         return replace(status, ill_since=None)
     if status.ill_since is None:
         status = replace(status, ill_since=facts.now, flaps=status.flaps + 1)
-    why = f"only {healthy} of {wanted} new instances are healthy"
+    why, because = f"only {healthy} of {wanted} new instances are healthy", seen.why_ill(plan.generation, facts)
     if status.flaps > MOST_FLAPS:
-        return changes.back_for(status, facts.now, f"{why}, for the {status.flaps}th time")
+        return changes.back_for(status, facts.now, f"{why}, for the {status.flaps}th time{because}")
     health = plan.fleet.health
     grace_s = health.timeout_s + 2 * health.successes * health.interval_s
     assert status.ill_since is not None
     if facts.now - status.ill_since > grace_s:
-        return changes.back_for(status, facts.now, f"{why} for {grace_s:g} s")
+        return changes.back_for(status, facts.now, f"{why} for {grace_s:g} s{because}")
     return status
 
 

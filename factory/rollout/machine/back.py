@@ -12,11 +12,11 @@ def decide(plan: Plan, status: Status, facts: Facts, reason: str) -> Decision:
     return aborting(plan, changes.back_for(status, facts.now, reason), facts)
 
 
-def late(plan: Plan, status: Status, facts: Facts, deadline: Deadline, what: str) -> Decision | None:
-    """What a wait that has taken too long comes to; None while it has not."""
+def late(plan: Plan, status: Status, facts: Facts, deadline: Deadline, what: str, because: str = "") -> Decision | None:
+    """What a wait that has taken too long comes to; None while it has not. `because`: is put behind the sentence."""
     if facts.now - status.since <= deadline.seconds:
         return None
-    why = f"{what} within {deadline.seconds:g} s"
+    why = f"{what} within {deadline.seconds:g} s{because}"
     if deadline.then == "abort" and changes.may_return(plan, status):
         return decide(plan, status, facts, why)
     if deadline.then == "continue":

@@ -43,7 +43,8 @@ def warming(plan: Plan, status: Status, facts: Facts) -> Decision:
     if is_warm and facts.now - status.since > deadline.seconds:
         note = "no baseline: the old image's fresh instance did not become healthy"
         return Decision(changes.enter(replace(status, no_baseline=True), State.SHIFTING, facts.now), notes=(note,))
-    late = back.late(plan, status, facts, deadline, "the new instances did not become healthy")
+    because = seen.why_ill(plan.generation, facts)
+    late = back.late(plan, status, facts, deadline, "the new instances did not become healthy", because)
     return late or Decision(status, wanted.launches(plan, status, facts))
 
 

@@ -15,6 +15,13 @@ def healthy(generation: int | None, facts: Facts) -> frozenset[str]:
     return frozenset(one.id for one in present(generation, facts) if one.id in facts.healthy)
 
 
+def why_ill(generation: int, facts: Facts) -> str:
+    """What is said of those of a generation that are not healthy, to be put behind a sentence; empty: nothing is."""
+    said = [f"{one.id}: {one.why}" for one in present(generation, facts) if one.why and one.id not in facts.healthy]
+    more = f", and {len(said) - 1} more" if len(said) > 1 else ""
+    return f" ({said[0]}{more})" if said else ""
+
+
 def serving_ones(facts: Facts, generations: set[int]) -> list[Instance]:
     """The healthy instances of some generations."""
     there = facts.observed.instances

@@ -177,6 +177,7 @@ def _instance(guest: Guest, healthy: bool | None, seen: Seen | None) -> Instance
         launched_at=guest.tag.launched_at,
         address=None if guest.port is None else f"127.0.0.1:{guest.port}",
         healthy=healthy,
+        why="" if seen is None or healthy is not False else seen.why,
         sessions=None if seen is None else seen.sessions,
         is_idle=seen is None or seen.draining or not seen.server.weight,
     )
