@@ -65,8 +65,8 @@ class Standing:
         return tuple(one for one in self.observed.instances if one.state != "stopping")
 
     def has_traffic(self, one: Instance) -> bool:
-        """Whether an instance's generation gets any."""
-        return bool(self.observed.weights.get(one.generation))
+        """Whether an instance gets any, once it is healthy."""
+        return bool(self.observed.weights.get(one.generation)) and not one.is_idle
 
 
 def find(standing: Standing) -> tuple[Drift, ...]:
@@ -123,13 +123,18 @@ def _traffic(standing: Standing) -> Iterator[Drift]:
     serving, weights = standing.serving, standing.observed.weights
     if serving is None:
         return
-    ours = {one.id for one in standing.present if one.generation == serving.generation}
+    ours = [one for one in standing.present if one.generation == serving.generation]
     for generation, weight in sorted(weights.items()):
         if ours and weight and generation != serving.generation:
             yield Drift(Kind.TRAFFIC, f"{weight}% goes to generation {generation}", None, generation)
-    if ours - standing.ill and not any(weights.values()):
-        why = f"none goes to generation {serving.generation}"
-        yield Drift(Kind.TRAFFIC, why, None, serving.generation, serving.image.digest)
+    if not any(weights.values()):
+        if any(one.id not in standing.ill for one in ours):
+            why = f"none goes to generation {serving.generation}"
+            yield Drift(Kind.TRAFFIC, why, None, serving.generation, serving.image.digest)
+        return
+    for one in sorted(ours, key=lambda one: one.id):
+        if one.id in standing.healthy and not standing.has_traffic(one):
+            yield _drift(Kind.TRAFFIC, one, "healthy, and gets none")
 
 
 # --- who is ill

@@ -48,6 +48,7 @@ class Machines(SimulatedProvider):
                 replace(
                     one,
                     healthy=bool(one.healthy) and not self.is_ill(one.id, one.launched_at),
+                    is_idle=(one.id, one.launched_at) not in self.joined,
                     digest=None if one.id in self.untagged and one.launched_at == BEGAN else one.digest,
                 )
                 for one in seen.instances
@@ -65,7 +66,8 @@ class Machines(SimulatedProvider):
             self.watch = lambda _: None
 
     def _join(self, world: World) -> None:
-        self.joined = {(name, one["launched_at"]) for name, one in world.instances.items()}
+        there = world.instances.items()
+        self.joined = {(name, one["launched_at"]) for name, one in there if name not in world.draining}
 
     def send(self, weights: Mapping[int, int]) -> None:
         """Have the traffic go so, whoever can take it."""

@@ -25,7 +25,7 @@ class Progress:
     those that do not go. `dismissed`: how many were to go but for failed replacements; `retired`: ids of those that
     went.
 
-    `shifted`: the last shift that was accepted; `joined`: who got traffic by it. `moved_at`: when something last came,
+    `draining`: ids of those that the last shift kept from getting anything new. `moved_at`: when something last came,
     went or was asked to; where the traffic goes does not count."""
 
     there: Mapping[str, float]
@@ -42,8 +42,7 @@ class Progress:
     given_up: frozenset[str] = frozenset()
     dismissed: int = 0
     retired: tuple[str, ...] = ()
-    shifted: Shift | None = None
-    joined: frozenset[str] = frozenset()
+    draining: frozenset[str] = frozenset()
 
     @property
     def warming(self) -> list[str]:
@@ -66,9 +65,7 @@ def accepted(progress: Progress, standing: Standing, action: Action, now: float)
         there = sum(one.generation == action.generation for one in standing.present)
         return replace(progress, awaited=max(0, action.count - there), asked_at=now, moved_at=now)
     if isinstance(action, Shift):
-        generations = {generation for generation, _ in action.weights}
-        joined = (one.id for one in standing.present if one.generation in generations and one.id in standing.healthy)
-        return replace(progress, shifted=action, joined=frozenset(joined) - {*action.draining})
+        return replace(progress, draining=frozenset(action.draining))
     first = {name: now for name in action.instances if name not in progress.retiring}
     moved_at = now if first else progress.moved_at
     return replace(progress, retiring={**progress.retiring, **first}, moved_at=moved_at)
@@ -108,7 +105,7 @@ def _without_gone(progress: Progress, standing: Standing, notes: list[str]) -> t
         retiring=_but(progress.retiring, gone),
         given_up=progress.given_up - gone,
         retired=(*progress.retired, *went),
-        joined=progress.joined - gone,
+        draining=progress.draining - gone,
     ), gone
 
 

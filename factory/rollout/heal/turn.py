@@ -66,14 +66,10 @@ class Turn:
         return frozenset(
             one.id
             for one in self.standing.present
-            if one.id in self.standing.healthy and one.id not in self.progress.leaving and self._has_traffic(one)
+            if one.id in self.standing.healthy
+            and one.id not in self.progress.leaving
+            and self.standing.has_traffic(one)
         )
-
-    def _has_traffic(self, one: Instance) -> bool:
-        """A generation's weight says nothing of one that joined it since: that gets traffic by the next shift."""
-        if self.progress.shifted is None:
-            return self.standing.has_traffic(one)
-        return one.id in self.progress.joined
 
     @cached_property
     def weights(self) -> Mapping[int, int]:
@@ -82,7 +78,7 @@ class Turn:
         good = {one.id for one in self.good}
         for one in self.standing.present:
             can_serve = one.id in self.standing.healthy and one.id not in self.progress.leaving
-            if can_serve and (one.id in good or self._has_traffic(one)):
+            if can_serve and (one.id in good or one.id in self.busy):
                 counts[one.generation] = counts.get(one.generation, 0) + 1
         return traffic.by_count(counts)
 
@@ -129,12 +125,9 @@ class Turn:
     def dismissed(self) -> Progress:
         """With those told to go that can go now: the ones that do not serve first.
 
-        Whoever serves goes once `size` others do; one that should and does not, once its place is taken, too. Nobody
-        goes before it is known who gets traffic: after the first shift.
+        Whoever serves goes once `size` others do; one that should and does not, once its place is taken, too.
         """
         progress, size = self.progress, self.standing.size
-        if progress.shifted is None and self.weights:
-            return progress
         leaving, serving, told = dict(progress.leaving), len(self.busy), 0
         least = min(self.standing.fleet.min, serving)
         going = sorted(
@@ -166,15 +159,13 @@ class Turn:
 
     def shift(self) -> Shift | None:
         """All traffic to those that can serve and stay, where it does not go so yet."""
-        leaving, done, weights = self.progress.leaving, self.progress.shifted, self.weights
-        if not weights:
+        observed, progress = self.standing.observed, self.progress
+        going = tuple(one for one in observed.instances if one.id in progress.leaving)
+        are_idle = any(one.is_idle and one.id in self.standing.healthy for one in self.good)
+        are_told = progress.draining.issuperset(one.id for one in going)
+        if not self.weights or (are_told and not are_idle and traffic.is_sent(observed.weights, self.weights)):
             return None
-        wanted = traffic.shift(weights, tuple(one for one in self.standing.observed.instances if one.id in leaving))
-        is_same = done is not None and done.weights == wanted.weights and {*wanted.draining} <= {*done.draining}
-        have_joined = all(one.id in self.progress.joined for one in self.good if one.id in self.standing.healthy)
-        if is_same and have_joined and traffic.is_sent(self.standing.observed.weights, weights):
-            return None
-        return wanted
+        return traffic.shift(self.weights, going)
 
     def retire(self) -> Retire | None:
         """Those that leave and have no sessions left."""
@@ -191,8 +182,7 @@ class Turn:
 
     def _is_draining(self, one: Instance) -> bool:
         """Whether it gets nothing new: it was said so, or nobody is left to get anything."""
-        shifted = self.progress.shifted
-        return (shifted is not None and one.id in shifted.draining) or not self.weights
+        return one.id in self.progress.draining or not self.weights
 
     # --- how it ends
 
