@@ -14,6 +14,8 @@ from factory.errors import ConflictError, RollbackFailedError, RolledBackError, 
 from factory.model import Layout
 
 if TYPE_CHECKING:
+    from factory.catalog.rollouts import Known
+    from factory.digest import Digest
     from factory.rollout.model import Order, Status
     from factory.rollout.picture import Picture
     from factory.rollout.preparing import Prepared
@@ -100,17 +102,28 @@ def apply(obj: dict[str, Any], /, fleet: str, no_wait: bool, events: bool, as_js
 
 @rollout.command()
 @click.argument("fleet")
+@click.option("--to", "to", metavar="DIGEST", help="Which of the images that it ran, in place of the one before.")
 @_NO_WAIT
 @_EVENTS
 @_JSON
 @click.pass_obj
-def rollback(obj: dict[str, Any], /, fleet: str, no_wait: bool, events: bool, as_json: bool) -> None:
+def rollback(obj: dict[str, Any], /, fleet: str, to: str | None, no_wait: bool, events: bool, as_json: bool) -> None:
     """Bring back the image that FLEET ran before: a rollout of its own, that skips steps. It must still be trusted.
 
     A rollout that was begun and may still go back is brought back, and that is all. Where another process drives one:
-    `factory rollout abort`.
+    `factory rollout abort`. After a rollback, --to says what to go back to: without it that would be the image that was
+    just left (exit 2).
     """
-    _drive(Layout(obj["folder"].resolve()), fleet, _Wanted(back=True, no_wait=no_wait, events=events, as_json=as_json))
+    wanted = _Wanted(back=True, to=_digest(to, "--to"), no_wait=no_wait, events=events, as_json=as_json)
+    _drive(Layout(obj["folder"].resolve()), fleet, wanted)
+
+
+def _digest(said: str | None, option: str) -> Digest | None:
+    from factory.digest import is_digest, parse_digest
+
+    if said is not None and not is_digest(said):
+        raise UsageError(f"{said!r} is no digest", where=option, hint="sha256: and 64 hex digits")
+    return None if said is None else parse_digest(said)
 
 
 @dataclass(frozen=True)
@@ -118,6 +131,7 @@ class _Wanted:
     """How a rollout is to be driven."""
 
     back: bool = False
+    to: Digest | None = None
     no_wait: bool = False
     events: bool = False
     as_json: bool = False
@@ -155,18 +169,19 @@ def _drive(layout: Layout, fleet: str, wanted: _Wanted) -> None:
 def _to_the_end(layout: Layout, fleet: str, live: Live, wanted: _Wanted) -> Status | None:
     """Drive, as soon as nobody else does; how it ended, here or there."""
     from factory.rollout import flow
+    from factory.rollout.preparing import Wish
 
-    before = flow.last_ended(layout, fleet)
+    wish, before = Wish(wanted.back, wanted.to), flow.last_ended(layout, fleet)
     while True:
         try:
-            return flow.apply(layout, fleet, live.turn, back=wanted.back)
+            return flow.apply(layout, fleet, live.turn, wish)
         except ConflictError as error:
             if wanted.no_wait:
                 raise
-            told = flow.supersede(layout, fleet, back=wanted.back)
+            told = flow.supersede(layout, fleet, wish)
             live.note(f"{error.message}: watching" + (f"; {told}" if told else ""))
         live.look()
-        if (ended := flow.end_of_other(layout, fleet, before, back=wanted.back)) is not None:
+        if (ended := flow.end_of_other(layout, fleet, before, wish)) is not None:
             return ended
 
 
@@ -227,30 +242,25 @@ def watch(obj: dict[str, Any], /, fleet: str, as_json: bool) -> None:
 @click.option(
     "--timeout", "timeout_s", type=click.FloatRange(min=0), default=3600, show_default=True, metavar="SECONDS"
 )
+@click.option("--digest", metavar="DIGEST", help="Wait for a rollout of this image, and for it to begin.")
 @_JSON
 @click.pass_obj
-def wait(obj: dict[str, Any], /, fleet: str, timeout_s: float, as_json: bool) -> None:
-    """For CI: exit 0 when the rollout that began last has succeeded, 8 or 9 when it failed, 10 when it pauses or time
-    runs out."""
+def wait(obj: dict[str, Any], /, fleet: str, timeout_s: float, digest: str | None, as_json: bool) -> None:
+    """For CI: exit 0 when the rollout that is under way has succeeded, 8 or 9 when it failed, 10 when it pauses or time
+    runs out.
+
+    Where none is under way, it answers at once for the last one, and says which that is. With --digest a rollout of
+    another image does not count: it waits until one of that image begins.
+    """
+    from factory.rollout import fleet as fleets
     from factory.rollout import flow
-    from factory.rollout.model import TERMINAL, State
+    from factory.rollout.model import State
 
     layout = Layout(obj["folder"].resolve())
     live = Live(layout, fleet, NOTHING)
-    ends = time.monotonic() + timeout_s
-    while True:
-        status = flow.last_status(layout, fleet)
-        if status is None:
-            raise UsageError(f"{fleet} never had a rollout", hint=f"factory rollout apply {fleet}")
-        if status.state in TERMINAL:
-            break
-        if status.paused:
-            raise WaitError(
-                f"it is paused: {status.why_paused}", hint=f"factory rollout resume {fleet}, promote or abort"
-            )
-        if time.monotonic() > ends:
-            raise WaitError(f"it is {status.state} after {timeout_s:g} s", hint=f"factory rollout watch {fleet}")
-        time.sleep(LOOK_S)
+    known = _awaited(layout, fleet, _Awaited(timeout_s, _digest(digest, "--digest")))
+    status = fleets.status_of(known)
+    output.say(f"{fleet}: {status.state} since {flow.ended_at(layout, known)}: rollout {known.id} of {known.to_digest}")
     if as_json:
         _show(live.picture(), as_json=True)
     if status.state == State.SUCCEEDED:
@@ -259,6 +269,39 @@ def wait(obj: dict[str, Any], /, fleet: str, timeout_s: float, as_json: bool) ->
     if as_json:
         raise click.exceptions.Exit(kind.exit_code)
     raise kind(f"{status.state}: {status.reason}")
+
+
+@dataclass(frozen=True)
+class _Awaited:
+    """What is waited for, and how long."""
+
+    timeout_s: float
+    digest: Digest | None
+
+
+def _awaited(layout: Layout, fleet: str, wanted: _Awaited) -> Known:
+    """The rollout that was waited for, once it has ended. Raises WaitError (10), UsageError."""
+    from factory.rollout import fleet as fleets
+    from factory.rollout import flow
+
+    ends, rollout = time.monotonic() + wanted.timeout_s, None
+    while True:
+        known = flow.awaited(layout, fleet, rollout, wanted.digest)
+        if known is None and wanted.digest is None:
+            raise UsageError(f"{fleet} never had a rollout", hint=f"factory rollout apply {fleet}")
+        where = "not begun"
+        if known is not None:
+            if known.ended is not None:
+                return known
+            status, rollout = fleets.status_of(known), known.id  # another one may begin between two looks
+            where = status.state
+            if status.paused:
+                raise WaitError(
+                    f"it is paused: {status.why_paused}", hint=f"factory rollout resume {fleet}, promote or abort"
+                )
+        if time.monotonic() > ends:
+            raise WaitError(f"it is {where} after {wanted.timeout_s:g} s", hint=f"factory rollout watch {fleet}")
+        time.sleep(LOOK_S)
 
 
 def _order(obj: dict[str, Any], fleet: str, wanted: Order, *, as_json: bool) -> None:

@@ -22,7 +22,7 @@ from factory.rollout import fleet as fleets
 from factory.rollout import log, machine, providers, spec, trusted
 from factory.rollout.engine import Around, Engine, Turn
 from factory.rollout.model import Image, Order, Plan, State, Status
-from factory.rollout.preparing import prepare
+from factory.rollout.preparing import FORWARD, Wish, prepare
 
 Tell = Callable[[Turn], None]
 
@@ -38,24 +38,24 @@ class LayoutTrust:
         return trusted.refusal(self.layout, image.digest, f"{image.name}/{image.arch}")
 
 
-def apply(layout: Layout, name: str, tell: Tell, *, back: bool = False) -> Status | None:
-    """Replace a fleet by what is trusted for it now, or go on with what was begun; None where it runs that already.
+def apply(layout: Layout, name: str, tell: Tell, wish: Wish = FORWARD) -> Status | None:
+    """Replace a fleet by what it is to run, or go on with what was begun; None where it runs that already.
 
-    `back`: bring back what ran before; a rollout that goes on and may still go back is brought back, and that is all.
+    Where it is to go back, a rollout that goes on and may still go back is brought back, and that is all.
     Raises RolledBackError (8), RollbackFailedError (9), ConflictError (7), and as `prepare` does.
     """
     with Catalog.open(layout.catalog) as catalog, fleets.leased(catalog, name) as fence:
         known = rollouts.last(catalog, name)
         if known is not None and known.ended is None:
-            is_other = _is_other(layout, known, back=back)
+            is_other = _is_other(layout, known, wish)
             if is_other:
                 rollouts.order(catalog, known, Order.ABORT)
             status = drive(layout, catalog, fence, known, tell)
-            if is_other and back and status.state == State.ROLLED_BACK:
+            if is_other and wish.back and wish.to is None and status.state == State.ROLLED_BACK:
                 return status
             if not is_other or status.state == State.ROLLBACK_FAILED:
                 return judged(name, status)
-        prepared = prepare(layout, catalog, name, back=back)
+        prepared = prepare(layout, catalog, name, wish)
         if prepared.unchanged:
             return None
         begin(catalog, fence, prepared.plan)
@@ -64,10 +64,12 @@ def apply(layout: Layout, name: str, tell: Tell, *, back: bool = False) -> Statu
         return judged(name, drive(layout, catalog, fence, known, tell))
 
 
-def _is_other(layout: Layout, known: rollouts.Known, *, back: bool) -> bool:
+def _is_other(layout: Layout, known: rollouts.Known, wish: Wish) -> bool:
     """Whether what was begun is not what is wanted now."""
     is_back = fleets.plan_of(known).back
-    if back or is_back:
+    if wish.to is not None:
+        return wish.to != known.to_digest
+    if wish.back or is_back:
         return not is_back
     wanted = _wanted_digest(layout, known.fleet)
     return wanted is not None and wanted != known.to_digest
@@ -122,14 +124,14 @@ def judged(name: str, status: Status) -> Status:
 # --- what other processes say to it
 
 
-def supersede(layout: Layout, name: str, *, back: bool = False) -> str | None:
+def supersede(layout: Layout, name: str, wish: Wish = FORWARD) -> str | None:
     """Where another process drives a rollout of another image than what is wanted now, tell it to go back; what was
-    told. Raises UsageError where `back` is wanted of a rollout that goes on: to abort it is the way."""
+    told. Raises UsageError where the wish is to go back from a rollout that goes on: to abort it is the way."""
     with Catalog.open(layout.catalog) as catalog:
         known = rollouts.last(catalog, name)
-        if known is None or known.ended is not None or not _is_other(layout, known, back=back):
+        if known is None or known.ended is not None or not _is_other(layout, known, wish):
             return None
-        if back:
+        if wish.back:
             raise UsageError(
                 f"a rollout of {name} goes on in another process",
                 where=f"fleet {name}",
@@ -141,13 +143,13 @@ def supersede(layout: Layout, name: str, *, back: bool = False) -> str | None:
         return f"another image is wanted now: the rollout of {known.to_digest[:19]}… was told to go back"
 
 
-def end_of_other(layout: Layout, name: str, before: str | None, *, back: bool = False) -> Status | None:
+def end_of_other(layout: Layout, name: str, before: str | None, wish: Wish = FORWARD) -> Status | None:
     """How a rollout ended that another process drove and that was after the same: it is not to be tried once more.
     `before`: the id of the last rollout that had ended already. None: there was none, it did not end, or it was after
     something else. Raises as `judged` does."""
     with Catalog.read(layout.catalog) as catalog:
         known = rollouts.last(catalog, name)
-        if known is None or known.ended is None or known.id == before or _is_other(layout, known, back=back):
+        if known is None or known.ended is None or known.id == before or _is_other(layout, known, wish):
             return None
         return judged(name, fleets.status_of(known))
 
@@ -161,11 +163,23 @@ def last_ended(layout: Layout, name: str) -> str | None:
         return known.id if known is not None and known.ended is not None else None
 
 
-def last_status(layout: Layout, name: str) -> Status | None:
-    """Where the rollout of a fleet is that began last; None where there was none."""
+def awaited(layout: Layout, name: str, rollout: str | None, digest: Digest | None) -> rollouts.Known | None:
+    """The rollout that one waits for: the one of this id, else the last, if it is of this image; None: there is none
+    (yet)."""
+    if not layout.catalog.is_file():
+        return None
     with Catalog.read(layout.catalog) as catalog:
+        if rollout is not None:
+            return next((known for known in rollouts.known(catalog, name) if known.id == rollout), None)
         known = rollouts.last(catalog, name)
-        return None if known is None else fleets.status_of(known)
+        return known if known is None or digest in (None, known.to_digest) else None
+
+
+def ended_at(layout: Layout, known: rollouts.Known) -> str:
+    """When a rollout came to where it is."""
+    with Catalog.read(layout.catalog) as catalog:
+        (_, last), *_ = rollouts.recent_states(catalog, known.id, 1)
+        return last.at
 
 
 def order(layout: Layout, name: str, wanted: Order) -> rollouts.Known:

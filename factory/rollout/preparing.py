@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from factory import spec as images_spec
 from factory.catalog import rollouts
 from factory.catalog.database import Catalog
+from factory.digest import Digest
 from factory.errors import FactoryError, SpecError, TrustError, UsageError
 from factory.model import Layout
 from factory.rollout import fleet as fleets
@@ -21,6 +23,17 @@ from factory.rollout.plan import Moment, preview, stages
 from factory.trust import policy
 
 _MOST_LOOKED_BACK = 1000
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a fleet is to run: what is trusted for it now; with `back` what it ran before, or of that the image `to`."""
+
+    back: bool = False
+    to: Digest | None = None
+
+
+FORWARD = Wish()
 
 
 @dataclass(frozen=True)
@@ -37,8 +50,8 @@ class Prepared:
         return preview(self.plan, self.old_count)
 
 
-def prepare(layout: Layout, catalog: Catalog, name: str, *, back: bool = False) -> Prepared:
-    """What a rollout of a fleet would do now. `back`: of the image before, by the shortest way.
+def prepare(layout: Layout, catalog: Catalog, name: str, wish: Wish = FORWARD) -> Prepared:
+    """What a rollout of a fleet would do now. Back it goes by the shortest way.
 
     Raises SpecError (2) with every reason why it cannot be; TrustError (6) where the image may not run, with the other
     reasons, if there are.
@@ -52,9 +65,7 @@ def prepare(layout: Layout, catalog: Catalog, name: str, *, back: bool = False) 
     refused: FactoryError | None = None
     if not faults:  # else there is no such image or channel to be asked for
         try:
-            target = (
-                previous(layout, catalog, wanted) if back else trusted.target(layout, wanted, fleets.places(wanted))
-            )
+            target = _target(layout, catalog, wanted, wish)
         except FactoryError as error:
             refused = error
     faults += spec.file_faults(wanted)
@@ -63,7 +74,15 @@ def prepare(layout: Layout, catalog: Catalog, name: str, *, back: bool = False) 
         faults += provider.faults(known_image.arch)
     if faults or refused is not None or target is None:
         raise _refused(name, faults, refused)
-    return _prepared(catalog, wanted, target, provider.observe(), back=back)
+    return _prepared(catalog, wanted, target, provider.observe(), back=wish.back)
+
+
+def _target(layout: Layout, catalog: Catalog, wanted: FleetSpec, wish: Wish) -> Image:
+    places = fleets.places(wanted)
+    if not wish.back:
+        return trusted.target(layout, wanted, places)
+    before = previous(catalog, wanted.name) if wish.to is None else ran(catalog, wanted.name, wish.to)
+    return trusted.require(layout, wanted, before.digest, f"{before.name}/{before.arch}", places)
 
 
 def _refused(name: str, faults: list[str], refused: FactoryError | None = None) -> FactoryError:
@@ -102,15 +121,45 @@ def _prepared(catalog: Catalog, wanted: FleetSpec, target: Image, observed: Obse
     return Prepared(made, old_count, now is not None and now.image.digest == target.digest)
 
 
-def previous(layout: Layout, catalog: Catalog, wanted: FleetSpec) -> Image:
-    """The image that a fleet ran before the last rollout that succeeded. Raises UsageError where there was none."""
-    for known in rollouts.known(catalog, wanted.name, _MOST_LOOKED_BACK):
-        old = fleets.plan_of(known).old
-        if known.ended == State.SUCCEEDED and old is not None:
-            who = f"{old.name}/{old.arch}"
-            return trusted.require(layout, wanted, old.digest, who, fleets.places(wanted))
+def previous(catalog: Catalog, fleet: str) -> Image:
+    """The image that a fleet ran before the last rollout that succeeded. Raises UsageError where there was none, and
+    where that rollout was a way back itself: what it went away from is hardly what is wanted."""
+    for plan in _succeeded(catalog, fleet):
+        if plan.old is None:
+            continue
+        if plan.back:
+            raise UsageError(
+                f"the last rollout of {fleet} went back already, from {plan.old.digest}",
+                where=f"fleet {fleet}",
+                hint=f"factory rollout rollback {fleet} --to DIGEST says which of those that it ran: "
+                + ", ".join(_ran(catalog, fleet)),
+            )
+        return plan.old
     raise UsageError(
-        f"the fleet {wanted.name} never ran another image",
-        where=f"fleet.{wanted.name}",
-        hint=f"factory rollout status {wanted.name}",
+        f"the fleet {fleet} never ran another image",
+        where=f"fleet.{fleet}",
+        hint=f"factory rollout status {fleet}",
     )
+
+
+def ran(catalog: Catalog, fleet: str, digest: Digest) -> Image:
+    """An image that a fleet ran once. Raises UsageError where it never did."""
+    found = _ran(catalog, fleet)
+    if digest not in found:
+        known = f"it ran {', '.join(found)}" if found else "it never ran any"
+        raise UsageError(f"the fleet {fleet} never ran {digest}", where="--to", hint=known)
+    return found[digest]
+
+
+def _ran(catalog: Catalog, fleet: str) -> dict[Digest, Image]:
+    """The images that a fleet ran, the last one first."""
+    plans = list(_succeeded(catalog, fleet))
+    images = [*(plan.target for plan in plans), *(plan.old for plan in plans if plan.old is not None)]
+    return {image.digest: image for image in images}
+
+
+def _succeeded(catalog: Catalog, fleet: str) -> Iterator[Plan]:
+    """The rollouts of a fleet that succeeded, the last one first."""
+    for known in rollouts.known(catalog, fleet, _MOST_LOOKED_BACK):
+        if known.ended == State.SUCCEEDED:
+            yield fleets.plan_of(known)

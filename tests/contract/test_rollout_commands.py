@@ -176,6 +176,39 @@ def test_pause_at_each_step_then_promote_full(running: Shop) -> None:
     assert running.running == {running.releases[1]}
 
 
+def test_wait_answers_for_the_last_rollout_where_none_is_under_way_and_says_so(running: Shop) -> None:
+    (known,) = {running.rollout("status", "web", "--json").json["rollout"]}
+    said = running.rollout("wait", "web").err
+    assert f"rollout {known} of {running.releases[0]}" in said
+    assert "SUCCEEDED since 20" in said
+
+
+def test_wait_for_a_digest_waits_until_a_rollout_of_it_begins(running: Shop) -> None:
+    second = running.releases[1]
+    assert "it is not begun" in running.rollout("wait", "web", "--digest", second, "--timeout", "0.1", code=10).err
+    waiting = running.start("rollout", "wait", "web", "--digest", second)
+    time.sleep(0.3)
+    assert waiting.err == ""
+    running.rollout("apply", "web")
+    assert f"of {second}" in waiting.ended(0)
+    assert "no digest" in running.rollout("wait", "web", "--digest", "second", code=2).err
+
+
+def test_wait_stays_with_the_rollout_that_it_found(running: Shop) -> None:
+    running.fleet(pause_s=1000)
+    driving = running.start("rollout", "apply", "web")
+    running.until(lambda status: status.state == State.ANALYSING)
+    known = running.rollout("status", "web", "--json").json["rollout"]
+    waiting = running.start("rollout", "wait", "web")
+    time.sleep(0.5)
+    running.rollout("abort", "web")
+    driving.ended(8)
+    running.fleet()
+    running.rollout("apply", "web")
+    assert "ROLLED_BACK: an operator aborted it" in (said := waiting.ended(8))
+    assert f"rollout {known} " in said
+
+
 def test_wait_runs_out_of_time(running: Shop) -> None:
     running.fleet(pause_s=1000)
     running.start("rollout", "apply", "web")
@@ -275,6 +308,36 @@ def test_target_of_a_rollout_that_nobody_drives_is_replaced_too(running: Shop) -
     running.fleet(pause_s=0)
     running.rollout("apply", "web")
     assert running.running == {third}
+
+
+def test_second_rollback_does_not_bring_back_what_the_first_went_away_from(running: Shop) -> None:
+    running.rollout("apply", "web")
+    first, second = running.releases
+    running.rollout("rollback", "web")
+    refused = running.rollout("rollback", "web", code=2).err
+    assert f"went back already, from {second}" in refused
+    assert f"factory rollout rollback web --to DIGEST says which of those that it ran: {first}, {second}" in refused
+    assert running.running == {first}
+    third = running.release("third")
+    running.rollout("apply", "web")
+    running.rollout("rollback", "web", "--to", second)
+    assert running.running == {second}
+    assert "runs" in running.rollout("rollback", "web", "--to", second).err
+    assert "never ran sha256:0000" in running.rollout("rollback", "web", "--to", f"sha256:{'0' * 64}", code=2).err
+    assert "no digest" in running.rollout("rollback", "web", "--to", "second", code=2).err
+    assert running.running == {second}
+    assert third not in running.running
+
+
+def test_rollback_to_an_image_ends_what_is_under_way_and_goes_there(running: Shop) -> None:
+    running.rollout("apply", "web")
+    running.release("third")
+    running.fleet(pause_s=1000)
+    driving = running.start("rollout", "apply", "web")
+    running.until(lambda status: status.state == State.ANALYSING)
+    driving.kill()
+    running.rollout("rollback", "web", "--to", running.releases[0])
+    assert running.running == {running.releases[0]}
 
 
 def test_rollback_that_was_interrupted_goes_on_and_is_not_brought_back(running: Shop) -> None:
