@@ -136,6 +136,31 @@ def test_analysis_that_fails_goes_back(running: Shop) -> None:
     assert running.running == {running.releases[0]}
 
 
+def test_analysis_source_that_is_empty_pauses_and_goes_back_at_its_deadline(running: Shop) -> None:
+    with numbers(None) as source:
+        running.fleet(url=source.url)
+        path = running.signed.root / "fleets.toml"
+        path.write_text(f"{path.read_text()}pause_deadline_s = 2\n")
+        driving = running.start("rollout", "apply", "web")
+        running.until(lambda status: status.paused == "inconclusive")
+        assert "it is paused: " in running.rollout("wait", "web", code=10).err
+        assert "for longer than 2 s" in driving.ended(8)
+    assert running.running == {running.releases[0]}
+
+
+def test_another_size_in_fleets_toml_changes_nothing_of_a_rollout_that_is_under_way(running: Shop) -> None:
+    running.fleet(pause_s=1000)
+    driving = running.start("rollout", "apply", "web")
+    running.until(lambda status: status.state == State.ANALYSING)
+    path = running.signed.root / "fleets.toml"
+    path.write_text(path.read_text().replace("size = 3", "size = 4").replace("max = 7", "max = 9"))
+    assert "another process" in running.run("fleet", "scale", "web", "5", code=7).err
+    running.rollout("promote", "web", "--full")
+    driving.ended(0)
+    seen = running.rollout("status", "web", "--json").json
+    assert [one["digest"] for one in seen["instances"]] == [running.releases[1]] * 3
+
+
 # --- what operators say
 
 

@@ -135,7 +135,50 @@ def test_canary_is_scaled_down_on_abort() -> None:
     assert "error_rate is 0.5" in drive.status.reason
 
 
-@pytest.mark.parametrize("state", [State.LAUNCHING, State.WARMING, State.ANALYSING, State.BAKING])
+def test_canary_is_not_scaled_down_on_abort_before_its_traffic_is_gone() -> None:
+    drive = Drive(fleet(steps=(Step(50, 1000),)))
+    drive.run(State.ANALYSING)
+    canary = len(drive.provider.observe().of(2))
+    drive.provider.injected = Faults(refused=frozenset(range(1, 10000)))  # no traffic can be shifted just now
+    drive.turn(Order.ABORT)
+    drive.run(limit_s=60)
+    assert drive.weights == {1: 50, 2: 50}
+    assert [one.state for one in drive.provider.observe().of(2)] == ["running"] * canary
+    drive.provider.injected = Faults()
+    drive.provider.sessions_s = 20
+    drive.turn()
+    began = drive.now
+    while any(one.sessions for one in drive.provider.observe().of(2)):
+        assert [one.state for one in drive.provider.observe().of(2)] == ["running"] * canary
+        drive.turn()
+        drive.now += 1
+    assert drive.now - began >= 20
+    assert drive.run().state == State.ROLLED_BACK
+    assert drive.generations == {1}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_pause_at_every_step_in_turn_only_takes_longer(strategy: str) -> None:
+    drive = Drive(analysed(strategy=strategy, bake_s=5))
+    paused = []
+    while drive.status.state not in TERMINAL:
+        there = drive.status.state, drive.status.step
+        if there not in paused and drive.status.no_return_at is None:
+            paused.append(there)
+            drive.turn(Order.PAUSE)
+            drive.now += 100
+            drive.turn()
+            assert (drive.status.state, drive.status.step, drive.status.paused) == (*there, "operator")
+            drive.turn(Order.RESUME)
+        else:
+            drive.turn()
+        drive.now += 1
+    assert drive.status.state == State.SUCCEEDED
+    assert {state for state, _ in paused} >= {State.LAUNCHING, State.WARMING, State.SHIFTING, State.ANALYSING}
+    assert len(paused) >= (5 if strategy == "rolling" else 6), paused
+
+
+@pytest.mark.parametrize("state", [State.LAUNCHING, State.WARMING, State.SHIFTING, State.ANALYSING, State.BAKING])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_pause_at_every_step_holds_until_resumed(strategy: str, state: State) -> None:
     drive = Drive(fleet(strategy, bake_s=10, steps=(Step(10, 30), Step(50, 30))))
@@ -168,11 +211,23 @@ def test_abort_beats_promote() -> None:
     assert drive.run().state == State.ROLLED_BACK
 
 
-def test_provider_gone_for_a_minute_is_waited_for() -> None:
-    drive = Drive(fleet())
-    drive.run(State.ANALYSING)
+@pytest.mark.parametrize("state", [State.ANALYSING, State.BAKING, State.DRAINING, State.RETIRING])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_provider_gone_for_a_minute_is_waited_for(strategy: str, state: State) -> None:
+    drive = Drive(fleet(strategy, bake_s=5))
+    drive.run(state)
+    assert drive.status.state == state
     drive.provider.injected = Faults(gone_until=drive.now + 60)
     assert drive.run().state == State.SUCCEEDED
+
+
+def test_provider_gone_for_a_minute_on_the_way_back_is_waited_for() -> None:
+    drive = Drive(fleet(steps=(Step(50, 1000),)))
+    drive.run(State.ANALYSING)
+    drive.provider.injected = Faults(gone_until=drive.now + 60)
+    drive.turn(Order.ABORT)
+    assert drive.run().state == State.ROLLED_BACK
+    assert (drive.weights, drive.generations) == ({1: 100}, {1})
 
 
 def test_health_that_flaps_goes_back() -> None:
