@@ -25,6 +25,9 @@ from factory.rollout import fleet as fleets
 from factory.rollout.model import FleetSpec, State
 
 MOST = 400
+KINDS = {"before keep", "after keep", "before launch", "after launch", "before shift", "after shift", "before retire",
+         "after retire", "after finish"}  # fmt: skip
+"""Of boundaries; a place begins with its kind."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,23 @@ CASES = (
     Case("back", quick("canary"), Behaviour(ill_after_s=6), State.ROLLED_BACK),
     Case("rolling back", quick("rolling", max=4, bake_s=30.0), Behaviour(ill_after_s=20), State.ROLLED_BACK),
 )
+
+
+class EachKind:
+    """Fatal at the first boundary of each kind."""
+
+    def __init__(self) -> None:
+        self._met: set[str] = set()
+
+    @staticmethod
+    def of(place: str) -> str:
+        """The kind of a place."""
+        return " ".join(place.split()[:2])
+
+    def __call__(self, place: str) -> bool:
+        is_new = self.of(place) not in self._met
+        self._met.add(self.of(place))
+        return is_new
 
 
 @dataclass
