@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 
-settings.register_profile("factory", deadline=None)  # these machines are shared: how long an example takes says nothing
+# No deadline: these machines are shared, and how long an example takes says nothing. Always the same examples, so that
+# whether a change may land does not depend on luck; what luck finds is looked for by `make soak`, which takes the other
+# profile (--hypothesis-profile soak) with a seed that it tells.
+settings.register_profile("factory", deadline=None, derandomize=True)
+settings.register_profile("soak", deadline=None, max_examples=2000, print_blob=True)
 settings.load_profile("factory")
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rollout_drive import NEW, OLD, fleet
 from simulated_provider import Behaviour, Faults, SimulatedProvider, World
 
+from examples import some
 from factory.errors import ProviderError
 from factory.rollout import drift, heal
 from factory.rollout.drift import Illness, Kind, Standing
@@ -398,7 +399,7 @@ def disorders(draw: st.DrawFn) -> Mend:
     )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=some(150))
 @given(disorders())
 def test_any_disorder_is_mended_within_the_limits_or_it_is_said_why_not(mend: Mend) -> None:
     move = mend.run()
@@ -416,7 +417,7 @@ def test_any_disorder_is_mended_within_the_limits_or_it_is_said_why_not(mend: Me
         assert not kinds & limits.mends - {Kind.MISSING, Kind.UNHEALTHY, Kind.TRAFFIC}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=some(60))
 @given(disorders())
 def test_runs_without_limits_end_with_a_fleet_as_it_should_be(mend: Mend) -> None:
     mend.limits, mend.behaviour, mend.refused, mend.revoked = Limits(), Behaviour(), None, False

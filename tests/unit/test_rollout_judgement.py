@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import some
 from factory.rollout.analysis.judgement import Evidence, Measurement, Said, condition, finding, judge, said_by
 from factory.rollout.model import Analysis, Verdict
 
@@ -162,7 +163,7 @@ MEASUREMENTS = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=200)
+@settings(max_examples=some(200))
 @given(ANALYSES, st.lists(MEASUREMENTS, max_size=10))
 def test_success_rests_on_numbers_alone(analysis: Analysis, made: list[Measurement]) -> None:
     if judge(analysis, made).verdict != Verdict.SUCCESS:
@@ -174,7 +175,7 @@ def test_success_rests_on_numbers_alone(analysis: Analysis, made: list[Measureme
     assert len(successes) >= max(1, analysis.count - analysis.failure_limit)
 
 
-@settings(max_examples=200)
+@settings(max_examples=some(200))
 @given(ANALYSES, st.lists(MEASUREMENTS, max_size=10), st.integers(0, 10), st.sampled_from(NO_NUMBERS))
 def test_losing_a_number_never_brings_success(
     analysis: Analysis, made: list[Measurement], place: int, nothing: float | None
@@ -186,7 +187,7 @@ def test_losing_a_number_never_brings_success(
     assert judge(analysis, [*made, Measurement(0.0, nothing)]).verdict != Verdict.SUCCESS
 
 
-@settings(max_examples=200)
+@settings(max_examples=some(200))
 @given(ANALYSES, st.lists(MEASUREMENTS, max_size=10), st.integers(0, 9))
 def test_one_failure_more_never_betters_the_verdict(analysis: Analysis, made: list[Measurement], place: int) -> None:
     if place >= len(made) or said_by(analysis, made[place])[0] == Said.NOTHING:

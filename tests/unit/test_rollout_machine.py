@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rollout_drive import NEW, OLD, Drive, analysis, fleet
 from simulated_provider import Behaviour, Faults
 
+from examples import some
 from factory.rollout import plan
 from factory.rollout.model import (
     TERMINAL,
@@ -366,7 +367,7 @@ EVENTS = st.lists(
     strategy=st.sampled_from(STRATEGIES), size=st.integers(1, 5), slack=st.integers(0, 2), surge=st.integers(1, 2),
     new=BEHAVIOURS, old=BEHAVIOURS, faults=FAULTS, finding=FINDINGS, events=EVENTS, bake_s=st.sampled_from([0.0, 7.0]),
 )  # fmt: skip
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=some(200))
 def test_whatever_happens_it_ends_and_nothing_is_broken(
     strategy: str, size: int, slack: int, surge: int, new: Behaviour, old: Behaviour, faults: Faults,
     finding: Finding, events: list[tuple[int, object]], bake_s: float,
