@@ -6,7 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from factory import namespace, packer, proc
@@ -56,6 +56,7 @@ def examine(layout: Layout) -> list[Finding]:
         ],
         _namespaces(),
         _kvm(layout),
+        _haproxy(),
         _space(layout),
     ]
 
@@ -103,6 +104,12 @@ def _kvm(layout: Layout) -> Finding:
 
     works = vm.probe_kvm(layout.cache)
     return Finding("KVM", works, "boots a guest" if works else "boots no guest here: guests are emulated", needed=False)
+
+
+def _haproxy() -> Finding:
+    found = _tool("haproxy", "-v")
+    how = "" if found.ok else f" (apt-get install {' '.join(found.install)})"
+    return replace(found, detail=f"{found.detail}: for fleets on this machine, nothing else{how}", needed=False)
 
 
 def _space(layout: Layout) -> Finding:

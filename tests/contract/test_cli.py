@@ -144,7 +144,12 @@ def test_a_missing_tool_is_named_with_its_package(
     assert "apt-get install" in image["error"]["hint"]
     code, out, _ = _run(capsys, "-C", str(factory_folder), "doctor", "--json")
     assert code == 3
-    assert "packer" in json.loads(out)["install"]
+    examined = json.loads(out)
+    assert "packer" in examined["install"]
+    (haproxy,) = [found for found in examined["findings"] if found["name"] == "haproxy"]
+    assert (haproxy["ok"], haproxy["needed"]) == (False, False)
+    assert haproxy["detail"] == "not installed: for fleets on this machine, nothing else (apt-get install haproxy)"
+    assert "haproxy" not in examined["install"]
 
 
 def test_the_console_script_exits_with_the_code(tmp_path: Path) -> None:
