@@ -3,7 +3,7 @@
 A real process with a real HTTP server on the forwarded port and QMP on the socket; the "disk" is a JSON file that says
 how its machine behaves: `boot_s` (until then connections are taken, and closed a moment later, as QEMU's forward does),
 `status` and `body` of /, `starts` (false: QEMU itself fails). A file `sick` in its folder makes it answer 500.
-`/slow?1.5` takes so many seconds; `/credentials` gives back what SMBIOS was given.
+A disk of other text answers with it. `/slow?1.5` takes so many seconds; `/credentials` says what SMBIOS was given.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def disk(path: Path, **behaviour: Any) -> Path:
 def main(argv: list[str]) -> None:
     given = " ".join(argv)
     (filename,) = re.findall(r'"filename": "([^"]+)", "node-name": "artifact-file"', given)
-    behaves = json.loads(Path(filename).read_text())
+    text = Path(filename).read_text()
+    behaves = json.loads(text) if text.startswith("{") else {"body": text}
     if not behaves.get("starts", True):
         sys.exit("qemu-system-x86_64: this disk is not for me")
     credentials = [Path(path).read_text() for path in re.findall(r"type=11,path=(\S+)", given)]
