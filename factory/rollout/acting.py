@@ -1,11 +1,12 @@
 """Calls of a provider outside of a rollout: each is noted before it is made, and how it went after.
 
-What came and went is noted too. Every write says the lease's fence, or happens under it; whatever dies in between,
-the next one sees what there is.
+What was made stands in the fleet's log, what came and went in the catalog. Every write says the lease's fence, or
+happens under it; whatever dies in between, the next one sees what there is.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -13,9 +14,12 @@ import msgspec
 
 from factory.catalog import rollouts
 from factory.catalog.database import Catalog
+from factory.digest import Digest
 from factory.errors import FactoryError, ProviderError, TrustError
 from factory.rollout import fleet as fleets
 from factory.rollout.engine import known_instance
+from factory.rollout.log import Log, of_action
+from factory.rollout.metrics import Event
 from factory.rollout.model import Action, FleetSpec, Generation, Image, Launch, Observation, Shift
 from factory.rollout.providers import Provider
 
@@ -33,9 +37,11 @@ class Hand:
     fence: int
     generation: Generation | None = None
     refusal: Refusal = lambda _: None
+    log: Log | None = None
 
-    def make(self, action: Action) -> str | None:
-        """Make a call; why it could not be done, None where it was. Raises ConflictError where the lease is lost."""
+    def make(self, action: Action, observed: Observation) -> str | None:
+        """Make a call, decided by what was observed; why it could not be done, None where it was. Raises ConflictError
+        where the lease is lost."""
         text = msgspec.json.encode({type(action).__name__: action}).decode()
         (intent,) = rollouts.intend(self.catalog, self.fence, self.fleet.name, [text])
         problem: str | None = None
@@ -47,7 +53,19 @@ class Hand:
                 raise
         finally:
             rollouts.finish(self.catalog, {intent: problem})
+        if problem is None and self.log is not None:
+            self.log.write(of_action(action, observed, self._about(action, observed)))
         return problem
+
+    def _about(self, action: Action, observed: Observation) -> Event:
+        """What a call is told to be about: what is to serve, or else what has most of the traffic."""
+        weights = observed.weights
+        most = max(observed.instances, key=lambda one: weights.get(one.generation, 0), default=None)
+        number, digest = (most.generation, most.digest) if most is not None else (0, None)
+        if self.generation is not None:
+            number, digest = self.generation.number, self.generation.image.digest
+        rollout = rollout_of(self.catalog, self.fleet.name).get(number, "")
+        return Event(time.time(), self.fleet.name, rollout, number, digest or Digest(""), type(action).__name__.lower())
 
     def _call(self, action: Action) -> None:
         if isinstance(action, Launch):

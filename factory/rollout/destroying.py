@@ -16,7 +16,7 @@ from factory.catalog.database import Catalog
 from factory.errors import ProviderError
 from factory.model import Layout
 from factory.rollout import fleet as fleets
-from factory.rollout import providers, spec
+from factory.rollout import log, providers, spec
 from factory.rollout.acting import Hand
 from factory.rollout.engine import AGAIN_S
 from factory.rollout.mending import Tell, refuse_rollout
@@ -38,7 +38,8 @@ def destroy(layout: Layout, name: str, tell: Tell) -> tuple[str, ...]:
     with Catalog.open(layout.catalog) as catalog, fleets.leased(catalog, name) as fence:
         wanted = spec_of(layout, catalog, name)
         refuse_rollout(catalog, name)
-        hand = Hand(catalog, providers.connect(layout, wanted), wanted, fence)
+        written = log.Log(log.path_of(layout, name))
+        hand = Hand(catalog, providers.connect(layout, wanted), wanted, fence, log=written)
         return Destroyer(hand, tell=tell).run()
 
 
@@ -78,7 +79,7 @@ class Destroyer:
             everyone = tuple(sorted(one.id for one in observed.instances))
             if any(observed.weights.values()) or asked_at < begun:
                 if now - asked_at >= AGAIN_S:
-                    self._made(self.hand.make(Shift((), everyone)))
+                    self._made(self.hand.make(Shift((), everyone), observed))
                     asked_at = now
             elif not (sessions := sum(one.sessions or 0 for one in observed.instances)):
                 return
@@ -100,7 +101,7 @@ class Destroyer:
             staying = tuple(sorted(one.id for one in observed.instances if one.state != "stopping"))
             tidies = Retire(staying)  # of none: what is left beside the instances
             is_due = bool(staying or not observed.instances) and now - asked.get(tidies, float("-inf")) >= AGAIN_S
-            problem = self.hand.make(tidies) if is_due else None
+            problem = self.hand.make(tidies, observed) if is_due else None
             self._made(problem)
             if is_due:
                 asked[tidies] = now

@@ -1,7 +1,7 @@
 """What happened to a fleet, a line of JSON for each event (metrics.line), in `.factory/fleets/NAME/events.jsonl`.
 
-Whoever drives a rollout writes; readable by the owner only. A file that has grown too large is kept as
-`events.jsonl.1`, in place of the one before. What cannot be written does not hold up a rollout: it is told.
+Whoever drives a rollout, heals, scales or destroys writes; readable by the owner only. A file that has grown too large
+is kept as `events.jsonl.1`, in place of the one before. What cannot be written holds nothing up; a rollout tells it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from factory.model import Layout
 from factory.rollout import metrics
 from factory.rollout.engine import Turn
 from factory.rollout.metrics import Event
-from factory.rollout.model import Action, Finding, Launch, Plan, Retire, Shift
+from factory.rollout.model import Action, Finding, Launch, Observation, Plan, Retire, Shift
 
 MOST_BYTES = 8 << 20
 
@@ -58,21 +58,21 @@ def events(turn: Turn, known: Known) -> Iterator[Event]:
         paused = {"paused": status.paused} if status.paused else {}
         yield replace(told, told=status.why_paused or status.reason, more={**where, **paused})
     for action in turn.made:
-        yield from _of_action(action, turn, told)
+        of = action.generation if isinstance(action, Launch) else plan.generation
+        yield from of_action(action, turn.facts.observed, replace(told, generation=of, digest=_digest(plan, of)))
     for what, texts in (("note", turn.decision.notes), ("problem", turn.problems)):
         yield from (replace(told, what=what, told=text) for text in texts)
 
 
-def _of_action(action: Action, turn: Turn, told: Event) -> Iterator[Event]:
+def of_action(action: Action, observed: Observation, told: Event) -> Iterator[Event]:
+    """What to write of a call that was made. `told`: what it is about, of a launch the generation and its image."""
     if isinstance(action, Launch):
-        digest = _digest(turn.plan, action.generation)
-        more = {"count": action.count}
-        yield replace(told, what="launch", generation=action.generation, digest=digest, more=more)
+        yield replace(told, what="launch", more={"count": action.count})
     elif isinstance(action, Shift):
         yield replace(told, what="shift", more={"weights": {str(number): weight for number, weight in action.weights}})
     elif isinstance(action, Retire):
         leaving = set(action.instances)
-        there = (one for one in turn.facts.observed.instances if one.id in leaving)
+        there = (one for one in observed.instances if one.id in leaving)
         for (number, image), count in sorted(Counter((one.generation, one.digest) for one in there).items(), key=str):
             yield replace(told, what="retire", generation=number, digest=image or Digest(""), more={"count": count})
 
@@ -83,23 +83,27 @@ def _digest(plan: Plan, generation: int) -> Digest:
 
 @dataclass
 class Log:
-    """Writes the events of one rollout to a file, each once."""
+    """Writes the events of a fleet to a file, each once."""
 
     path: Path
     _known: Known = field(default_factory=Known)
     _told_problem: bool = False
 
     def turn(self, turn: Turn) -> Turn:
-        """The turn, with a problem more where the file cannot be written (said once)."""
-        lines = [metrics.line(event) for event in events(turn, self._known)]
+        """The turn of a rollout, with a problem more where the file cannot be written (said once)."""
+        problem = self.write(events(turn, self._known))
         self._known = self._known.after(turn)
+        return turn if problem is None else replace(turn, problems=(*turn.problems, problem))
+
+    def write(self, events: Iterable[Event]) -> str | None:
+        """Write events; why they cannot be written, said once."""
         try:
-            self._append(lines)
+            self._append([metrics.line(event) for event in events])
         except OSError as error:
             if not self._told_problem:
                 self._told_problem = True
-                return replace(turn, problems=(*turn.problems, f"{self.path.name} is not written: {error.strerror}"))
-        return turn
+                return f"{self.path.name} is not written: {error.strerror}"
+        return None
 
     def _append(self, lines: Iterable[str]) -> None:
         data = "".join(lines).encode()

@@ -17,33 +17,23 @@ from factory.model import Layout
 from factory.rollout import drift, providers, spec, trusted
 from factory.rollout import fleet as fleets
 from factory.rollout.drift import Drift, Standing
-from factory.rollout.engine import TRUST_S
+from factory.rollout.engine import TRUST_S, Trust
 from factory.rollout.fleet import Serving
+from factory.rollout.flow import LayoutTrust
 from factory.rollout.model import FleetSpec, Image
 from factory.rollout.sight import Seen, Sight
 
 
-class Papers(Protocol):
+class Papers(Trust, Protocol):
     """What the signed papers say of images."""
-
-    def refusal(self, image: Image) -> str | None:
-        """Why an image may not be launched; None where it may."""
-        ...
 
     def revoked(self, image: Image) -> str | None:
         """Why an image should not run; None where nobody withdrew it."""
         ...
 
 
-@dataclass(frozen=True)
-class LayoutPapers:
+class LayoutPapers(LayoutTrust):
     """Those of a checkout, read anew each time."""
-
-    layout: Layout
-
-    def refusal(self, image: Image) -> str | None:
-        """Why an image may not be launched; None where it may."""
-        return trusted.refusal(self.layout, image.digest, f"{image.name}/{image.arch}")
 
     def revoked(self, image: Image) -> str | None:
         """Why an image should not run; None where nobody withdrew it."""

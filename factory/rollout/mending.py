@@ -14,7 +14,7 @@ from factory.catalog.database import Catalog
 from factory.errors import ConflictError, ProviderError, TrustError, UsageError
 from factory.model import Layout
 from factory.rollout import fleet as fleets
-from factory.rollout import heal, plan, providers, spec
+from factory.rollout import heal, log, plan, providers, spec
 from factory.rollout.acting import Hand, rollout_of
 from factory.rollout.drift import Standing
 from factory.rollout.engine import AGAIN_S
@@ -98,7 +98,7 @@ class Mender:
             if asked in self._asked:
                 continue
             self._asked[asked] = now
-            problem = self.hand.make(action)
+            problem = self.hand.make(action, standing.observed)
             if problem is None:
                 progress = heal.accepted(progress, standing, action, now)
             elif problem != self._problem:
@@ -128,7 +128,8 @@ def mender(layout: Layout, catalog: Catalog, fence: int, wanted: FleetSpec, limi
         raise nothing_serves(catalog, wanted.name)
     papers = LayoutPapers(layout)
     generation = Generation(serving.generation, serving.image, rollout_of(catalog, wanted.name)[serving.generation])
-    hand = Hand(catalog, provider, wanted, fence, generation, papers.refusal)
+    written = log.Log(log.path_of(layout, wanted.name))
+    hand = Hand(catalog, provider, wanted, fence, generation, papers.refusal, written)
     ground = Ground(wanted, papers, images_of(catalog, wanted.name))
     return Mender(hand, ground, serving, limits, Sight(provider, wanted.health), tell=tell)
 

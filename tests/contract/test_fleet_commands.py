@@ -20,7 +20,7 @@ from simulated_provider import World
 from factory.catalog import audit, chain, check, rollouts
 from factory.catalog.database import Catalog
 from factory.cli import rollout, rollout_live
-from factory.rollout import providers
+from factory.rollout import log, providers
 from factory.rollout.model import State
 
 
@@ -170,6 +170,21 @@ def test_ones_without_a_tag_and_traffic_gone_astray_are_told_and_put_right(shop:
 )
 def test_drift_of_bad_input_is_refused(shop: Shop, arguments: list[str], says: str) -> None:
     assert says in shop.run("drift", "web", *arguments, code=2).err
+
+
+def test_what_was_done_stands_in_the_log_with_its_image(shop: Shop) -> None:
+    change(shop, lambda world: add(world, 8, sha("somebody else's")))
+    change(shop, lose)
+    shop.run("drift", "web", "--heal")
+    shop.run("fleet", "destroy", "web", "--yes")
+    lines = [json.loads(line) for line in log.path_of(shop.signed.layout, "web").read_text().splitlines()]
+    ended = max(place for place, line in enumerate(lines) if line["event"] == "state")
+    told = [(line["event"], line["generation"], line["digest"]) for line in lines[ended + 1 :]]
+    first = shop.releases[0]
+    assert ("launch", 1, first) in told
+    assert ("retire", 8, sha("somebody else's")) in told
+    assert told[-1] == ("retire", 1, first)
+    assert {line["rollout"] for line in lines} == {lines[0]["rollout"]}
 
 
 def test_budget_leaves_the_rest_for_the_next_run(shop: Shop) -> None:
