@@ -265,6 +265,17 @@ def test_source_that_is_empty_pauses_then_goes_back() -> None:
     assert "no data" in drive.status.reason
 
 
+def test_source_that_comes_to_say_that_it_is_bad_goes_back_at_once() -> None:
+    drive = Drive(analysed(), finding=UNKNOWN)
+    while not drive.status.paused:
+        drive.turn()
+        drive.now += 1
+    began, drive.finding = drive.now, BAD
+    assert drive.run().state == State.ROLLED_BACK
+    assert drive.now - began < 60
+    assert "error_rate is 0.5" in drive.status.reason
+
+
 def test_source_that_recovers_goes_on_when_resumed() -> None:
     drive = Drive(analysed(), finding=UNKNOWN)
     while not drive.status.paused:
@@ -327,6 +338,29 @@ def test_deadline_of_launching_has_its_outcome(then: str, end: State) -> None:
         drive.provider.injected = Faults()
         drive.run()
     assert drive.status.state == end
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("then", ["continue", "pause"])
+def test_deadline_of_going_back_has_its_outcome(strategy: str, then: str) -> None:
+    deadlines = Deadlines(rollback=Deadline(20, then))  # type: ignore[arg-type]
+    drive = Drive(fleet(strategy, deadlines=deadlines, bake_s=1000, health=Health(tcp=80, deadline_s=10)))
+    drive.run(State.BAKING)
+    drive.provider.injected = Faults(refused=frozenset(range(1, 10000)))
+    drive.turn(Order.ABORT)
+    drive.run(limit_s=300)
+    if then == "continue":
+        assert drive.status.state == State.ROLLBACK_FAILED
+        told = "did not come back within 50 s" if strategy == "rolling" else "did not go back within 20 s"
+        assert told in drive.status.reason
+        return
+    assert (drive.status.state, drive.status.paused) == (State.ROLLING_BACK, "deadline")
+    drive.provider.injected = Faults()
+    while drive.status.state not in TERMINAL:
+        drive.turn()
+        drive.now += 1
+    assert (drive.status.state, drive.status.paused) == (State.ROLLED_BACK, "")
+    assert (drive.weights, drive.generations) == ({1: 100}, {1})
 
 
 def test_sessions_that_never_end_are_cut_at_the_deadline() -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from factory.rollout.machine import alarm, back, changes, forward, orders, seen, traffic, wanted
-from factory.rollout.model import TERMINAL, Decision, Facts, Plan, State, Status
+from factory.rollout.model import TERMINAL, Decision, Facts, Plan, State, Status, Verdict
 
 wanted_weights, weights_of = traffic.wanted, traffic.of_stage
 
@@ -61,11 +61,13 @@ def advance(plan: Plan, status: Status, facts: Facts) -> Decision:
 
 
 def _wait_paused(plan: Plan, status: Status, facts: Facts) -> Decision:
-    analysis = plan.fleet.analysis
+    analysis, finding = plan.fleet.analysis, facts.finding
     limit = analysis.pause_deadline_s if analysis is not None else None
     paused_for = facts.now - (status.paused_since if status.paused_since is not None else facts.now)
     if status.paused == "inconclusive" and limit is not None and paused_for > limit:
         return back.decide(plan, status, facts, f"{status.why_paused}, for longer than {limit:g} s")
+    if status.paused == "inconclusive" and finding is not None and finding.verdict == Verdict.FAILED:
+        return back.decide(plan, status, facts, f"analysis failed: {finding.why}")
     keeps = status.state in (State.ANALYSING, State.BAKING)
     return Decision(status, wanted.kept(plan, status, facts) if keeps else ())
 

@@ -52,20 +52,18 @@ def _would_serve_less(plan: Plan, facts: Facts) -> str | None:
 
 def rolling_back(plan: Plan, status: Status, facts: Facts) -> Decision:
     """Until the traffic is back and what is not of the old generation is gone."""
-    deadlines, waited_s = plan.fleet.deadlines, facts.now - status.since
-    limit = deadlines.rollback.seconds + plan.fleet.health.deadline_s * plan.fleet.size
+    deadlines, waited_s, limit = plan.fleet.deadlines, facts.now - status.since, _limit_s(plan, status)
     if changes.relaunches(plan, status) and len(seen.healthy(plan.old_generation, facts)) < plan.fleet.size:
         if facts.old_refused is not None:
             return Decision(changes.failed(status, facts, f"the old image may not be launched: {facts.old_refused}"))
-        if waited_s > limit:
-            return Decision(changes.failed(status, facts, f"the old image did not come back within {limit:g} s"))
-        return Decision(status, _exchanged(plan, facts))
+        why = f"the old image did not come back within {limit:g} s"
+        return _overdue(plan, status, facts, why, _exchanged(plan, facts))
     wanted, leaving = traffic.old_weights(plan), seen.leavers(plan, facts)
     if not traffic.is_shifted(facts, wanted):
         worse = _would_serve_less(plan, facts)
-        if waited_s > deadlines.rollback.seconds and not changes.relaunches(plan, status):
-            return Decision(changes.failed(status, facts, worse or "the traffic did not go back"))
-        return Decision(status, () if worse else (traffic.shift(wanted, leaving),))
+        why = worse or f"the traffic did not go back within {limit:g} s"
+        return _overdue(plan, status, facts, why, () if worse else (traffic.shift(wanted, leaving),))
+    status = changes.unpaused(status)
     if traffic.leaves_idle(facts, shift := traffic.shift(wanted, leaving)) and waited_s <= limit:
         return Decision(status, (shift,))
     if any(one.sessions for one in leaving) and waited_s <= deadlines.drain.seconds:
@@ -74,6 +72,21 @@ def rolling_back(plan: Plan, status: Status, facts: Facts) -> Decision:
         return Decision(status, (Retire(seen.ids(leaving)),))
     notes = (f"not gone yet: {', '.join(seen.ids(leaving))}; see factory drift",) if leaving else ()
     return Decision(changes.enter(status, State.ROLLED_BACK, facts.now), notes=notes)
+
+
+def _limit_s(plan: Plan, status: Status) -> float:
+    """How long the traffic may take to be back; longer where instances must come up before."""
+    fleet = plan.fleet
+    return fleet.deadlines.rollback.seconds + fleet.health.deadline_s * fleet.size * changes.relaunches(plan, status)
+
+
+def _overdue(plan: Plan, status: Status, facts: Facts, why: str, actions: tuple[Action, ...]) -> Decision:
+    """What is done on the way back while there is time; after that it has failed, or is tried for ever (`pause`)."""
+    if facts.now - status.since > _limit_s(plan, status):
+        if plan.fleet.deadlines.rollback.then == "continue":
+            return Decision(changes.failed(status, facts, why))
+        status = status if status.paused else changes.paused(status, facts.now, "deadline", why)
+    return Decision(status, actions)
 
 
 def _exchanged(plan: Plan, facts: Facts) -> tuple[Action, ...]:
