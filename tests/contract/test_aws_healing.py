@@ -1,0 +1,106 @@
+"""Healing on AWS: what died or fell ill is replaced, and a size that is asked for is come to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from simulated_fleets import Trusted
+from strict_aws.fleets import Stage, fleet
+from strict_aws.worlds import shared
+
+from factory.catalog import rollouts
+from factory.catalog.database import Catalog
+from factory.rollout import fleet as fleets
+from factory.rollout import heal
+from factory.rollout.acting import Hand
+from factory.rollout.fleet import Serving
+from factory.rollout.heal import End, Limits
+from factory.rollout.looking import Ground
+from factory.rollout.mending import Mended, Mender
+from factory.rollout.model import Image
+from factory.rollout.sight import Sight
+
+HERE = "eu-west-1"
+
+
+class Papers(Trusted):
+    """Nothing is withdrawn."""
+
+    def revoked(self, image: Image) -> str | None:
+        return None
+
+
+@dataclass
+class Healed:
+    """A fleet of two that serves generation 1."""
+
+    stage: Stage
+    folder: Path
+
+    def heal(self, limits: Limits | None = None) -> Mended:
+        stage, provider, generation = self.stage, self.stage.provider(), self.stage.account.generation(1, "a")
+        ground = Ground(stage.spec, Papers(), {generation.image.digest: generation.image})
+        clock, sight = stage.aws.clock, Sight(provider, stage.spec.health)
+        with Catalog.open(self.folder / "catalog.db") as catalog, fleets.leased(catalog, "web") as fence:
+            hand, serving = Hand(catalog, provider, stage.spec, fence, generation), Serving(1, generation.image)
+            mender = Mender(
+                hand, ground, serving, limits or Limits(), sight, clock.now, lambda seconds: clock.sleep(8 * seconds)
+            )
+            done = mender.run()
+            assert rollouts.open_intents(catalog, "web") == []
+            return done
+
+    def running(self) -> list[str]:
+        found = self.stage.provider().observe().instances
+        return sorted(one.id for one in found if one.healthy and one.state == "running")
+
+
+def native(name: str) -> str:
+    """An instance's id without its region."""
+    return name.rpartition("/")[2]
+
+
+@pytest.fixture
+def healed(tmp_path: Path) -> Iterator[Healed]:
+    aws, account = shared()
+    aws.reset()
+    stage = Stage(aws, account, fleet(account))
+    stage.provider().launch(account.generation(1, "a"), 2)
+    aws.clock.sleep(20)
+    stage.provider().shift({1: 100})
+    stage.until(lambda: sum(one.healthy is True for one in stage.provider().observe().instances) == 2)
+    aws.clock.sleep(stage.spec.health.deadline_s)
+    yield Healed(stage, tmp_path)
+    assert aws.violations == []
+
+
+def test_instance_that_died_is_launched_again(healed: Healed) -> None:
+    first, _ = healed.running()
+    healed.stage.aws.region(HERE).end(native(first))
+    healed.stage.aws.clock.sleep(20)
+    done = healed.heal()
+    assert (done.end, len(done.launched), done.retired) == (End.DONE, 1, ())
+    assert len(healed.running()) == 2
+    assert first not in healed.running()
+
+
+def test_instance_that_is_ill_is_replaced_before_it_goes(healed: Healed) -> None:
+    first, second = healed.running()
+    healed.stage.aws.sick.add(native(first))
+    healed.stage.until(lambda: healed.running() == [second])
+    done = healed.heal()
+    assert (done.end, len(done.launched), done.retired) == (End.DONE, 1, (first,))
+    assert len(healed.running()) == 2
+
+
+def test_size_is_come_to_and_gone_back_from(healed: Healed) -> None:
+    two, scales = healed.running(), Limits(mends=heal.SCALES)
+    healed.stage.spec = replace(healed.stage.spec, size=3)
+    assert healed.heal(scales).end == End.DONE
+    assert len(healed.running()) == 3
+    healed.stage.spec = replace(healed.stage.spec, size=2)
+    assert healed.heal(scales).end == End.DONE
+    assert healed.running() == two
