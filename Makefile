@@ -39,7 +39,7 @@ fuzz: setup ## Throw damaged input at every reader of signed papers for FUZZ_SEC
 	$(BIN)/python -m benchmarks.fuzz_trust --seconds $(FUZZ_SECONDS)
 
 MINUTES ?= 30
-soak: setup ## kill -9 a bake at random moments for MINUTES, and count what leaks
+soak: setup ## kill -9 of rollouts and of bakes for MINUTES, half of them each: what is lost, what leaks
 	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)
 
 clean: ## Remove what a factory keeps here: store, caches, logs

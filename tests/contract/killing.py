@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import select
 import shutil
 import signal
 import sys
@@ -25,6 +26,7 @@ from factory.rollout import fleet as fleets
 from factory.rollout.model import FleetSpec, State
 
 MOST = 400
+SILENT_S = 600
 KINDS = {"before keep", "after keep", "before launch", "after launch", "before shift", "after shift", "before retire",
          "after retire", "after finish"}  # fmt: skip
 """Of boundaries; a place begins with its kind."""
@@ -108,21 +110,23 @@ class Driver:
 
     def until(self, is_fatal: Callable[[str], bool]) -> str:
         """Let it on from place to place, and kill it at the first that is fatal; that place, or `end STATE`.
-        AssertionError where it dies by itself."""
+        AssertionError where it dies by itself or is stuck."""
         for _ in range(MOST):
             place = self.next()
             if not place or place.startswith("end ") or is_fatal(place):
                 self.kill()
-                assert place, "the driver died by itself"
+                assert place, "the driver died by itself, or is stuck"
                 return place
             self.let_on()
         self.kill()
         raise AssertionError("it does not end")
 
     def next(self) -> str:
-        """Where it stopped; `end STATE` when it has ended; empty when it died."""
+        """Where it stopped; `end STATE` when it has ended; empty when it died, or says nothing for `SILENT_S`."""
         line = b""
         while not line.endswith(b"\n"):
+            if not select.select([self.heard], [], [], SILENT_S)[0]:
+                return ""
             found = os.read(self.heard, 256)
             if not found:
                 return ""
