@@ -23,6 +23,9 @@ from factory.rollout.metrics import Event
 from factory.rollout.model import Action, FleetSpec, Generation, Image, Launch, Observation, Shift
 from factory.rollout.providers import Provider
 
+LATELY, EVER = 20, -1
+"""How many of the last rollouts are looked through: SQLite takes a negative limit for none."""
+
 Refusal = Callable[[Image], str | None]
 """Why an image may not be launched; None where it may."""
 
@@ -64,7 +67,7 @@ class Hand:
         number, digest = (most.generation, most.digest) if most is not None else (0, None)
         if self.generation is not None:
             number, digest = self.generation.number, self.generation.image.digest
-        rollout = rollout_of(self.catalog, self.fleet.name).get(number, "")
+        rollout = rollout_of(self.catalog, self.fleet.name, number) or ""
         return Event(time.time(), self.fleet.name, rollout, number, digest or Digest(""), type(action).__name__.lower())
 
     def _call(self, action: Action) -> None:
@@ -91,17 +94,18 @@ class Hand:
         gone = {name: why_gone.get(name, "gone by itself") for name in sorted(listed.keys() - there)}
         fresh = [one for one in observed.instances if one.id not in listed and one.digest is not None]
         if fresh or gone:
-            by, fleet = rollout_of(self.catalog, self.fleet.name), self.fleet
-            launched = [known_instance(fleet.name, fleet.provider, by.get(one.generation), one) for one in fresh]
+            fleet = self.fleet
+            by = {number: rollout_of(self.catalog, fleet.name, number) for number in {one.generation for one in fresh}}
+            launched = [known_instance(fleet.name, fleet.provider, by[one.generation], one) for one in fresh]
             rollouts.note_instances(self.catalog, fleet.name, launched, gone)
 
 
-def rollout_of(catalog: Catalog, fleet: str) -> dict[int, str]:
-    """Generation -> the rollout that launched it, of the last rollouts of a fleet."""
-    found: dict[int, str] = {}
-    for known in rollouts.known(catalog, fleet):
-        plan = fleets.plan_of(known)
-        found.setdefault(plan.generation, known.id)
-        if plan.baseline_generation is not None:
-            found.setdefault(plan.baseline_generation, known.id)
-    return found
+def rollout_of(catalog: Catalog, fleet: str, generation: int) -> str | None:
+    """The rollout that a generation belongs to; None where none is known. It may be long ago, where all since went
+    back."""
+    for most in (LATELY, EVER):
+        for known in rollouts.known(catalog, fleet, most):
+            plan = fleets.plan_of(known)
+            if generation in (plan.generation, plan.baseline_generation):
+                return known.id
+    return None

@@ -127,7 +127,8 @@ def mender(layout: Layout, catalog: Catalog, fence: int, wanted: FleetSpec, limi
     if serving is None:
         raise nothing_serves(catalog, wanted.name)
     papers = LayoutPapers(layout)
-    generation = Generation(serving.generation, serving.image, rollout_of(catalog, wanted.name)[serving.generation])
+    rollout = rollout_of(catalog, wanted.name, serving.generation) or ""
+    generation = Generation(serving.generation, serving.image, rollout)
     written = log.Log(log.path_of(layout, wanted.name))
     hand = Hand(catalog, provider, wanted, fence, generation, papers.refusal, written)
     ground = Ground(wanted, papers, images_of(catalog, wanted.name))

@@ -20,7 +20,7 @@ from simulated_provider import World
 from factory.catalog import audit, chain, check, rollouts
 from factory.catalog.database import Catalog
 from factory.cli import rollout, rollout_live
-from factory.rollout import log, providers
+from factory.rollout import acting, log, providers
 from factory.rollout.model import State
 
 
@@ -170,6 +170,17 @@ def test_ones_without_a_tag_and_traffic_gone_astray_are_told_and_put_right(shop:
 )
 def test_drift_of_bad_input_is_refused(shop: Shop, arguments: list[str], says: str) -> None:
     assert says in shop.run("drift", "web", *arguments, code=2).err
+
+
+def test_rollout_of_what_serves_is_found_however_long_ago(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acting, "LATELY", 0)
+    change(shop, lose)
+    shop.run("drift", "web", "--heal")
+    with Catalog.read(shop.signed.layout.catalog) as catalog:
+        known = rollouts.last(catalog, "web")
+        assert known is not None
+        by = {row["rollout"] for row in catalog.query("SELECT rollout FROM instances")}
+        assert by == {known.id}
 
 
 def test_what_was_done_stands_in_the_log_with_its_image(shop: Shop) -> None:
