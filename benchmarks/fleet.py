@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from benchmarks.load import PER_SECOND, Outcome, load
 from benchmarks.scratch import FACTORY, REPOSITORY
@@ -79,7 +80,7 @@ def measure(folder: Path, say: Callable[[str], None] = lambda _: None) -> list[R
     """Forward and back by each strategy."""
     tiny_images.bake(*IMAGES)
     with _source() as source:
-        fleet = Fleet(_factory(folder), _free_port(), source)
+        fleet = Fleet(_factory(folder), _free_port(), source, say)
         try:
             say(f"a local fleet of {SIZE} guests is brought up")
             fleet.write(STRATEGIES[0], IMAGES[0])
@@ -106,6 +107,7 @@ class Fleet:
     layout: Layout
     port: int
     source: Source
+    say: Callable[[str], None]
 
     def write(self, strategy: str, image: str) -> None:
         """Its fleets.toml."""
@@ -123,21 +125,23 @@ class Fleet:
             raise proc.failure(argv, proc.Completed(done.returncode, done.stdout.encode(), done.stderr.encode()))
 
     def replaced(self, strategy: str, image: str, *, is_good: bool) -> Replaced:
-        """A rollout of an image under load; where the numbers are not good, they turn bad once it has traffic."""
+        """A rollout of an image under load; where it is not good, the numbers turn bad once it has half of the traffic."""
         self.write(strategy, image)
-        self.source.is_good = lambda: is_good or not self._has_traffic()
+        self.source.is_good = lambda: is_good or not self._has_half()
         with load(f"http://127.0.0.1:{self.port}/") as outcome:
             began = datetime.now().timestamp()
             self.factory("rollout", "apply", NAME, expected=0 if is_good else WENT_BACK)
             wall_s = datetime.now().timestamp() - began
+        for at, why in outcome.lost:
+            self.say(f"    lost at {at:.1f} s: {why}")
         direction, back_s = ("forward", None) if is_good else ("back", self._back_s(outcome, image))
         return Replaced(strategy, direction, wall_s, outcome.sent, len(outcome.lost), back_s)
 
-    def _has_traffic(self) -> bool:
-        return self._last("shift") > self._last("launch")
-
-    def _last(self, what: str) -> float:
-        return max((_moment(event) for event in self._events() if event["event"] == what), default=0.0)
+    def _has_half(self) -> bool:
+        """Whether the new generation has half of the traffic, or more."""
+        shifts = [event for event in self._events() if event["event"] == "shift"]
+        new = str(shifts[-1]["generation"])
+        return int(shifts[-1]["weights"].get(new, 0)) >= 50
 
     def _back_s(self, outcome: Outcome, image: str) -> float:
         verdict = max(_moment(event) for event in self._events() if event.get("state") == "ROLLING_BACK")
@@ -145,11 +149,11 @@ class Fleet:
         new = [at for body, at in outcome.last_at.items() if f"tiny {greeting}" in body]
         return max(0.0, max(new) - verdict)
 
-    def _events(self) -> list[dict[str, str]]:
+    def _events(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in log.path_of(self.layout, NAME).read_text().splitlines()]
 
 
-def _moment(event: dict[str, str]) -> float:
+def _moment(event: dict[str, Any]) -> float:
     return datetime.fromisoformat(event["at"].replace("Z", "+00:00")).timestamp()
 
 

@@ -12,6 +12,8 @@ from benchmarks.clock import Measured, median
 from benchmarks.deploy import Deploy
 from benchmarks.factory_bake import TO_DISK
 from benchmarks.figure import PER_SECOND, Figure
+from benchmarks.fleet import PER_SECOND as ASKED_PER_SECOND
+from benchmarks.fleet import SIZE, Replaced
 from benchmarks.machine import Machine
 from benchmarks.rollout import Measured as Rollout
 from factory.errors import UsageError
@@ -27,6 +29,8 @@ TARGET_TICKETS_PER_S = 500.0
 TARGET_ROLLOUT_S = 60.0
 TARGET_ROLLOUT_INSTANCE_S = 0.005
 TARGET_ROLLOUT_MIB = 300
+TARGET_LOST = 0
+TARGET_BACK_S = 2
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ class Results:
     catalog: CatalogMeasured | None = None
     rollouts_on: str = ""
     rollouts: Sequence[Rollout] = ()
+    fleets_on: str = ""
+    fleets: Sequence[Replaced] = ()
 
     def figures(self) -> list[Figure]:
         """The figures, medians of the repetitions."""
@@ -70,6 +76,7 @@ class Results:
             *_deploy_figures(self.deploy),
             *(() if self.catalog is None else catalog_report.figures(self.catalog)),
             *(figure for rolled in self.rollouts for figure in _rollout_figures(rolled)),
+            *(figure for replaced in self.fleets for figure in _fleet_figures(replaced)),
         ]
         if not self.by_factory:
             return figures
@@ -108,8 +115,9 @@ class Results:
             "deploy": vars(self.deploy),
             "catalog": None if self.catalog is None else catalog_report.as_json(self.catalog),
             "rollouts": [vars(rolled) for rolled in self.rollouts],
+            "fleets": [vars(replaced) for replaced in self.fleets],
             "measured": {"quick": self.quick_on, "bakes": self.bakes_on, "catalog": self.catalog_on,
-                         "rollouts": self.rollouts_on},
+                         "rollouts": self.rollouts_on, "fleets": self.fleets_on},
         }  # fmt: skip
 
 
@@ -127,6 +135,7 @@ def stored(entry: Mapping[str, Any], machine: Machine) -> Results:
         machine, Quick(**entry["quick"]), Deploy(**entry["deploy"]), on["quick"], on["bakes"], by_hand, by_factory,
         on.get("catalog", ""), None if catalog is None else catalog_report.from_json(catalog),
         on.get("rollouts", ""), tuple(Rollout(**rolled) for rolled in entry.get("rollouts", ())),
+        on.get("fleets", ""), tuple(Replaced(**replaced) for replaced in entry.get("fleets", ())),
     )  # fmt: skip
 
 
@@ -150,6 +159,20 @@ def _rollout_figures(rolled: Rollout) -> list[Figure]:
         Figure("  the engine's own time for an instance", rolled.per_instance_s, "s", TARGET_ROLLOUT_INSTANCE_S),
         Figure("  peak memory", rolled.peak_mib, "MiB", TARGET_ROLLOUT_MIB),
     ]
+
+
+def _fleet_figures(replaced: Replaced) -> list[Figure]:
+    figures = [
+        Figure(
+            f"{SIZE} guests replaced, {replaced.strategy}, {replaced.direction}: lost of {replaced.requests}",
+            replaced.lost, "requests", TARGET_LOST,
+        )
+    ]  # fmt: skip
+    if replaced.back_s is not None:
+        figures.append(
+            Figure("  from the verdict to the last answer of the new image", replaced.back_s, "s", TARGET_BACK_S)
+        )
+    return figures
 
 
 def to_disk_s(run: Measured) -> float:
@@ -204,6 +227,7 @@ def document(results: Results) -> str:
         "",
         *([] if results.catalog is None else catalog_report.document(results.catalog, results.catalog_on)),
         *(_about_rollouts(results) if results.rollouts else []),
+        *(_about_fleets(results) if results.fleets else []),
         "## Each run",
         "",
         "Seconds. Processor time is that of all processes; load is that of the machine just before.",
@@ -222,6 +246,17 @@ def _about_rollouts(results: Results) -> list[str]:
         "simulator's of the tests; its own time is in the first figure, not in the engine's. Each instance is asked",
         "for its health once a second, and answers at once. The canary has five steps, with an analysis in four and an",
         "instance of the old image to compare with.",
+        "",
+    ]
+
+
+def _about_fleets(results: Results) -> list[str]:
+    took = ", ".join(f"{one.strategy} {one.direction} {one.wall_s:.0f} s" for one in results.fleets)
+    return [
+        f"Real guests, measured on {results.fleets_on}: a local fleet of {SIZE}, each of a tiny image in QEMU without",
+        f"KVM, behind HAProxy, is replaced by the command line under {ASKED_PER_SECOND:.0f} requests a second: a new",
+        "connection each, no retries, 10 s time-out. It goes back by an analysis whose source turns bad once the new image",
+        f"has half of the traffic. The rollouts took: {took}.",
         "",
     ]
 

@@ -1,5 +1,5 @@
 """`make bench`: a hand-written Packer build of `web` against the factory's bake of it; a bake of nothing; a deploy job;
-the catalog of a million images; fleets of ten thousand simulated instances.
+the catalog of a million images; fleets of ten thousand simulated instances; a fleet of three guests under load.
 
     python -m benchmarks.run [--repeat N] [--factory DIR] [--scratch DIR]
                              [--quick [--merge] | --catalog --merge | --rollouts --merge]
@@ -17,7 +17,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import catalog, deploy, factory_bake, handwritten_build, machine, report, rollout, unchanged
+from benchmarks import catalog, deploy, factory_bake, fleet, handwritten_build, machine, report, rollout, unchanged
 from benchmarks.clock import Measured
 from benchmarks.machine import Machine
 from benchmarks.report import Quick, Results
@@ -56,6 +56,8 @@ def _measure(chosen: argparse.Namespace) -> Results:
         if not (chosen.quick or chosen.catalog):
             found = rollout.measure(layout.state / "rollouts", say=_say)
             results = replace(results, rollouts=tuple(found), rollouts_on=_today())
+            guests = fleet.measure(layout.state / "fleets", say=_say)
+            results = replace(results, fleets=tuple(guests), fleets_on=_today())
         if not (chosen.quick or chosen.rollouts):
             results = _with_catalog(results, layout, chosen)
     return results if chosen.quick or is_part else _with_bakes(results, chosen)
@@ -112,7 +114,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--keep", action="store_true", help="keep the copy")
     parser.add_argument("--quick", action="store_true", help="only start-up and deploy jobs; writes nothing")
     parser.add_argument("--catalog", action="store_true", help="only the catalog; goes with --merge")
-    parser.add_argument("--rollouts", action="store_true", help="only simulated rollouts; goes with --merge")
+    parser.add_argument("--rollouts", action="store_true", help="only rollouts; goes with --merge")
     parser.add_argument("--catalog-images", type=int, default=catalog.IMAGES, help="how many images it is to have")
     parser.add_argument("--merge", action="store_true", help="write what is measured, with the rest of --out as it is")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "benchmarks" / "results.json")
