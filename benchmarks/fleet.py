@@ -125,7 +125,7 @@ class Fleet:
             raise proc.failure(argv, proc.Completed(done.returncode, done.stdout.encode(), done.stderr.encode()))
 
     def replaced(self, strategy: str, image: str, *, is_good: bool) -> Replaced:
-        """A rollout of an image under load; where it is not good, the numbers turn bad once it has half of the traffic."""
+        """A rollout of an image under load; where it is not good, the numbers turn bad once it has half of it."""
         self.write(strategy, image)
         self.source.is_good = lambda: is_good or not self._has_half()
         with load(f"http://127.0.0.1:{self.port}/") as outcome:

@@ -255,8 +255,8 @@ def _about_fleets(results: Results) -> list[str]:
     return [
         f"Real guests, measured on {results.fleets_on}: a local fleet of {SIZE}, each of a tiny image in QEMU without",
         f"KVM, behind HAProxy, is replaced by the command line under {ASKED_PER_SECOND:.0f} requests a second: a new",
-        "connection each, no retries, 10 s time-out. It goes back by an analysis whose source turns bad once the new image",
-        f"has half of the traffic. The rollouts took: {took}.",
+        "connection each, no retries, 10 s time-out. It goes back by an analysis whose source turns bad once the new",
+        f"image has half of the traffic. The rollouts took: {took}.",
         "",
     ]
 
