@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import os
 import signal
@@ -140,11 +141,28 @@ def test_real_guests_are_replaced_under_load_and_nothing_is_lost(fleet: Fleet) -
     assert tagged(folder_of(fleet.layout, "web")) == []
 
 
+def assert_secret_is_nowhere_else(fleet: Fleet) -> None:
+    """The external state is in the guest, and on no command line, in no environment and in no file of the fleet."""
+    hidden = (b"postgres://outside", base64.b64encode(b"postgres://outside"))
+    folder = folder_of(fleet.layout, "web")
+    processes = {tag.id: pid for pid, tag in tagged(folder)}
+    assert len(processes) >= 2
+    for name, pid in processes.items():
+        told = Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
+        assert (b"type=11,path=" in told) == (name != tags.FRONT)
+        assert not any(word in told for word in hidden), name
+    for path in folder.rglob("*"):
+        assert not path.is_file() or not any(word in path.read_bytes() for word in hidden), path
+    assert folder.stat().st_mode & 0o077 == 0
+
+
 def test_a_killed_haproxy_and_a_killed_guest_are_made_good(fleet: Fleet) -> None:
     provider = fleet.provider
     provider.launch(fleet.generation(1), 2)
     fleet.wait_healthy(1, 2)
     provider.shift({1: 100})
+    assert get(str(fleet.spec.listen), "/external/database_url", 10) == (200, "postgres://outside")
+    assert_secret_is_nowhere_else(fleet)
     pids = {tag.id: pid for pid, tag in tagged(folder_of(fleet.layout, "web"))}
     os.kill(pids[tags.FRONT], signal.SIGKILL)
     while proc.identity(pids[tags.FRONT]) is not None:
