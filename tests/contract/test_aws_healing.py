@@ -7,30 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from simulated_fleets import Trusted
+from healing import Healer
 from strict_aws.fleets import Stage, fleet
 from strict_aws.worlds import shared
 
-from factory.catalog import rollouts
-from factory.catalog.database import Catalog
-from factory.rollout import fleet as fleets
 from factory.rollout import heal
-from factory.rollout.acting import Hand
-from factory.rollout.fleet import Serving
 from factory.rollout.heal import End, Limits
-from factory.rollout.looking import Ground
-from factory.rollout.mending import Mended, Mender
-from factory.rollout.model import Image
-from factory.rollout.sight import Sight
+from factory.rollout.mending import Mended
 
 HERE = "eu-west-1"
-
-
-class Papers(Trusted):
-    """Nothing is withdrawn."""
-
-    def revoked(self, image: Image) -> str | None:
-        return None
 
 
 @dataclass
@@ -41,17 +26,11 @@ class Healed:
     folder: Path
 
     def heal(self, limits: Limits | None = None) -> Mended:
-        stage, provider, generation = self.stage, self.stage.provider(), self.stage.account.generation(1, "a")
-        ground = Ground(stage.spec, Papers(), {generation.image.digest: generation.image})
-        clock, sight = stage.aws.clock, Sight(provider, stage.spec.health)
-        with Catalog.open(self.folder / "catalog.db") as catalog, fleets.leased(catalog, "web") as fence:
-            hand, serving = Hand(catalog, provider, stage.spec, fence, generation), Serving(1, generation.image)
-            mender = Mender(
-                hand, ground, serving, limits or Limits(), sight, clock.now, lambda seconds: clock.sleep(8 * seconds)
-            )
-            done = mender.run()
-            assert rollouts.open_intents(catalog, "web") == []
-            return done
+        stage, clock, generation = self.stage, self.stage.aws.clock, self.stage.account.generation(1, "a")
+        return Healer(
+            self.folder / "catalog.db", stage.spec, generation, stage.provider(), limits or Limits(), clock.now,
+            lambda seconds: clock.sleep(8 * seconds),
+        ).run()  # fmt: skip
 
     def running(self) -> list[str]:
         found = self.stage.provider().observe().instances

@@ -9,31 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from healing import Healer
 from local_fleets import LocalWorld, load
-from simulated_fleets import Trusted
 
 from factory.catalog import rollouts
 from factory.catalog.database import Catalog
 from factory.rollout import drift, heal
-from factory.rollout import fleet as fleets
-from factory.rollout.acting import Hand
 from factory.rollout.drift import Kind
-from factory.rollout.fleet import Serving
 from factory.rollout.heal import End, Limits
-from factory.rollout.looking import Ground, steady
-from factory.rollout.mending import Mended, Mender
-from factory.rollout.model import Generation, Health, HttpProbe, Image
+from factory.rollout.looking import steady
+from factory.rollout.mending import Mended
+from factory.rollout.model import Generation, Health, HttpProbe
 from factory.rollout.providers.local import guests, tags
 from factory.rollout.sight import Sight
 
 HEALTH = Health(http=HttpProbe(80, "/", 200, "factory"), successes=2, interval_s=0.1, timeout_s=0.5, deadline_s=20)
-
-
-class Papers(Trusted):
-    """Nothing is withdrawn."""
-
-    def revoked(self, image: Image) -> str | None:
-        return None
 
 
 class LongAgo:
@@ -59,36 +49,30 @@ class Fleet:
     def weights(self) -> dict[str, int]:
         return {name: one.weight for name, one in (self.world.provider.front.seen() or {}).items()}
 
-    @property
-    def serving(self) -> Serving:
-        return Serving(self.generation.number, self.generation.image)
-
-    @property
-    def ground(self) -> Ground:
-        image = self.generation.image
-        return Ground(self.world.fleet, Papers(), {image.digest: image})
-
     def be(self, **other: object) -> None:
         """Have it be another fleet from now on."""
         self.world.fleet = dataclasses.replace(self.world.fleet, **other)  # type: ignore[arg-type]
 
-    def drifts(self) -> list[Kind]:
-        seen = steady(Sight(self.world.provider, self.world.fleet.health), time.time, time.sleep)
-        return [one.kind for one in drift.find(self.ground.standing(self.serving, seen, None, time.time()))]
-
-    def heal(self, limits: Limits | None = None) -> Mended:
+    def healer(self, limits: Limits | None = None) -> Healer:
         def tell(text: str) -> None:
             self.told.append((text, self.weights))
 
-        provider, wanted = self.world.provider, self.world.fleet
-        with Catalog.open(self.world.root / "catalog.db") as catalog, fleets.leased(catalog, wanted.name) as fence:
-            hand = Hand(catalog, provider, wanted, fence, self.generation)
-            sight = Sight(provider, wanted.health)
-            done = Mender(hand, self.ground, self.serving, limits or Limits(), sight, tell=tell).run()
-            there = {one.id for one in provider.observe().instances}
-            assert rollouts.open_intents(catalog, wanted.name) == []
-            assert set(rollouts.instances(catalog, wanted.name)) == there
-            return done
+        world = self.world
+        return Healer(
+            world.root / "catalog.db", world.fleet, self.generation, world.provider, limits or Limits(), tell=tell
+        )
+
+    def drifts(self) -> list[Kind]:
+        healer = self.healer()
+        seen = steady(Sight(healer.provider, healer.spec.health), time.time, time.sleep)
+        return [one.kind for one in drift.find(healer.ground.standing(healer.serving, seen, None, time.time()))]
+
+    def heal(self, limits: Limits | None = None) -> Mended:
+        done = self.healer(limits).run()
+        with Catalog.open(self.world.root / "catalog.db") as catalog:
+            there = {one.id for one in self.world.provider.observe().instances}
+            assert set(rollouts.instances(catalog, "web")) == there
+        return done
 
 
 @pytest.fixture

@@ -9,32 +9,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from healing import Healer
 from killing import MOST, Driver
 from rollout_drive import OLD
-from simulated_fleets import Simulated, Stopping, Trusted, quick
+from simulated_fleets import Simulated, Stopping, quick
 
 from factory.catalog import audit, check, rollouts
 from factory.catalog.database import Catalog
 from factory.digest import of_bytes
-from factory.rollout import fleet as fleets
-from factory.rollout.acting import Hand
-from factory.rollout.fleet import Serving
 from factory.rollout.heal import End, Limits
-from factory.rollout.looking import Ground
-from factory.rollout.mending import Mended, Mender
+from factory.rollout.mending import Mended
 from factory.rollout.model import Generation, Image
-from factory.rollout.sight import Sight
 
 SPEC = quick("canary", min=2, max=5)
 KINDS = {"before intend", "after intend", "before launch", "after launch", "before shift", "after shift",
          "before retire", "after retire", "after finish"}  # fmt: skip
-
-
-class Papers(Trusted):
-    """Nothing is withdrawn."""
-
-    def revoked(self, image: Image) -> str | None:
-        return None
 
 
 def disorder(folder: Path) -> Path:
@@ -50,14 +39,9 @@ def disorder(folder: Path) -> Path:
 
 
 def heal(made: Simulated, provider: Any = None) -> Mended:
-    with Catalog.open(made.catalog_path) as catalog:
-        catalog.connection.execute("PRAGMA synchronous = OFF")  # what is killed is a process, not the host
-        with fleets.leased(catalog, "web") as fence:
-            provider, papers = provider or made.provider, Papers()
-            hand = Hand(catalog, provider, SPEC, fence, Generation(1, OLD, "r"), papers.refusal)
-            ground = Ground(SPEC, papers, {OLD.digest: OLD})
-            sight = Sight(provider, SPEC.health)
-            return Mender(hand, ground, Serving(1, OLD), Limits(budget=3), sight, made.clock, made.clock.sleep).run()
+    clock, served = made.clock, Generation(1, OLD, "r")
+    limits = Limits(budget=3)
+    return Healer(made.catalog_path, SPEC, served, provider or made.provider, limits, clock, clock.sleep).run()
 
 
 def main(folder: Path) -> None:
