@@ -82,7 +82,7 @@ class Soak:
     def _simulated(self, case: killing.Case) -> None:
         tally = self._tally(f"simulated {case.name}")
         try:
-            for _ in killing.killed_everywhere(case, self.folder / "simulated"):
+            for _ in killing.killed_everywhere(case, self.folder / "simulated" / case.name):
                 tally.kills += 1
         except AssertionError as error:
             tally.wrong += 1

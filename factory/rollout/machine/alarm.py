@@ -25,7 +25,8 @@ def raised(plan: Plan, status: Status, facts: Facts) -> Status:
     if healthy >= wanted:
         return replace(status, ill_since=None)
     if status.ill_since is None:
-        status = replace(status, ill_since=facts.now, flaps=status.flaps + 1)
+        fell = healthy + len(seen.unknown(plan.generation, facts)) < wanted
+        status = replace(status, ill_since=facts.now, flaps=status.flaps + fell)
     why, because = f"only {healthy} of {wanted} new instances are healthy", seen.why_ill(plan.generation, facts)
     if status.flaps > MOST_FLAPS:
         return changes.back_for(status, facts.now, f"{why}, for the {status.flaps}th time{because}")

@@ -22,6 +22,11 @@ def why_ill(generation: int, facts: Facts) -> str:
     return f" ({said[0]}{more})" if said else ""
 
 
+def unknown(generation: int | None, facts: Facts) -> frozenset[str]:
+    """The ids of those of a generation that nobody has heard of yet, as when an engine has just begun to ask."""
+    return frozenset(one.id for one in present(generation, facts)) - facts.healthy - facts.ill
+
+
 def serving_ones(facts: Facts, generations: set[int]) -> list[Instance]:
     """The healthy instances of some generations."""
     there = facts.observed.instances
