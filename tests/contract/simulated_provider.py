@@ -73,15 +73,18 @@ class Faults:
 
 
 class SimulatedProvider:
-    """One fleet in a file; in memory where `path` is None."""
+    """One fleet in a file; in memory where `path` is None. `joins_by_itself`: one that comes up gets its share of its
+    generation's traffic at once (as on AWS), not only by the next shift (as on this machine)."""
 
     def __init__(
         self, path: Path | None, clock: Callable[[], float], behaviours: Mapping[Digest, Behaviour] | None = None,
         *, stopping_s: float = 1.0, sessions_s: float = 2.0, faults: Faults | None = None,
+        joins_by_itself: bool = True,
     ) -> None:  # fmt: skip
         self.path, self.clock = path, clock
         self.behaviours = dict(behaviours or {})
         self.stopping_s, self.sessions_s = stopping_s, sessions_s
+        self.joins_by_itself = joins_by_itself
         self.injected = faults or Faults()
         self.watch: Callable[[World], None] = lambda _: None
         self._memory = World()
@@ -107,6 +110,7 @@ class SimulatedProvider:
                 address=f"192.0.2.{one['generation'] % 256}:80",
                 healthy=one["stopping_since"] is None and self._of(one).is_healthy(now - one["launched_at"]),
                 sessions=self._sessions(world, name, one, now),
+                is_idle=not self.joins_by_itself and not one["joined"],
             )
             for name, one in world.instances.items()
         )
@@ -130,6 +134,7 @@ class SimulatedProvider:
                     "launched_at": self.clock(),
                     "stopping_since": None,
                     "drained_since": None,
+                    "joined": False,
                 }
                 world.next_id += 1
                 world.launched.append(generation.image.digest)
@@ -144,6 +149,7 @@ class SimulatedProvider:
             for name, one in world.instances.items():
                 serves = bool(weights.get(one["generation"])) and name not in world.draining
                 one["drained_since"] = None if serves else one["drained_since"] or now
+                one["joined"] = serves and (one["joined"] or self._of(one).is_healthy(now - one["launched_at"]))
 
     def retire(self, instances: Iterable[str]) -> None:
         named = tuple(instances)

@@ -61,14 +61,18 @@ class Drive:
     finding: Finding | None = field(default_factory=lambda: Finding(Verdict.SUCCESS))
     target_refused: str | None = None
     old_refused: str | None = None
+    joins_by_itself: bool = True
 
     def __post_init__(self) -> None:
         self.now = 1000.0
         self.provider = SimulatedProvider(None, lambda: self.now, {OLD.digest: self.old, NEW.digest: self.new})
+        self.provider.joins_by_itself = self.joins_by_itself
         if self.old_count:
             self.provider.launch(Generation(1, OLD, "before"), self.old_count)
             self.now += 60
             self.provider._memory.weights = {"1": 100}  # they were healthy once, whatever they are now
+            for one in self.provider._memory.instances.values():
+                one["joined"] = True
         self.provider.injected = self.faults
         self.provider._memory = replace(self.provider._memory, calls=0, launched=[])
         there = self.old_count > 0
@@ -141,6 +145,7 @@ class Drive:
             and one["generation"] != 3
             and name not in world.draining
             and one["stopping_since"] is None
+            and (self.joins_by_itself or one["joined"])
             and self.provider._of(one).is_healthy(self.now - one["launched_at"])
             for name, one in world.instances.items()
         )

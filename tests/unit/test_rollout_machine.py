@@ -400,16 +400,17 @@ EVENTS = st.lists(
 @given(
     strategy=st.sampled_from(STRATEGIES), size=st.integers(1, 5), slack=st.integers(0, 2), surge=st.integers(1, 2),
     new=BEHAVIOURS, old=BEHAVIOURS, faults=FAULTS, finding=FINDINGS, events=EVENTS, bake_s=st.sampled_from([0.0, 7.0]),
+    joins_by_itself=st.booleans(),
 )  # fmt: skip
 @settings(max_examples=some(200))
 def test_whatever_happens_it_ends_and_nothing_is_broken(
     strategy: str, size: int, slack: int, surge: int, new: Behaviour, old: Behaviour, faults: Faults,
-    finding: Finding, events: list[tuple[int, object]], bake_s: float,
+    finding: Finding, events: list[tuple[int, object]], bake_s: float, joins_by_itself: bool,
 ) -> None:  # fmt: skip
     spec = fleet(strategy, size, analysis=analysis(pause_deadline_s=100.0), bake_s=bake_s, surge=surge,
                  min=max(1, size - slack), health=Health(tcp=80, deadline_s=30))  # fmt: skip
     spec = replace(spec, max=max(plan.most_instances(spec, size), size + surge))
-    drive = Drive(spec, size, new, old, faults, finding)
+    drive = Drive(spec, size, new, old, faults, finding, joins_by_itself=joins_by_itself)
     for wait, event in events:
         drive.run(limit_s=wait)
         if isinstance(event, Order):
