@@ -121,6 +121,7 @@ class Engine:
         self.status = msgspec.json.decode(self.known.status, type=Status)
         self._records: dict[str, Record] = {}
         self._evidence = analysis.Evidence("")
+        self._evidence_since = 0.0
         self._seen = Observation()
         self._made: dict[Action, float] = {}
         self._listed: set[str] | None = None
@@ -213,6 +214,8 @@ class Engine:
             return None
         about = f"{self.known.id} {self.status.state} {self.status.step} {self.status.since}"
         evidence = self._evidence.about(about)
+        if evidence is not self._evidence:
+            self._evidence_since = now
         measured = self._measuring.outcome(about)
         if measured is None and evidence.is_due(wanted, now):
             subject = analysis.Subject(self.plan.fleet.name, self.plan.generation, self.plan.target.digest)
@@ -221,7 +224,7 @@ class Engine:
                 about, lambda: self.around.measure(wanted, subject, baseline, now), PATIENCE_S
             )
         self._evidence = evidence if measured is None else evidence.plus(wanted, measured)
-        return analysis.finding(wanted, self._evidence)
+        return replace(analysis.finding(wanted, self._evidence), since=self._evidence_since)
 
     def _baseline(self) -> analysis.Subject | None:
         number, old = self.plan.baseline_generation, self.plan.old

@@ -237,10 +237,12 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """A verdict, and the sentence that says why."""
+    """A verdict, and the sentence that says why. `since`: when its evidence was begun; an engine that takes over begins
+    it anew."""
 
     verdict: Verdict
     why: str = ""
+    since: float | None = None
 
 
 class Order(StrEnum):

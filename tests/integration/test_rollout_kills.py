@@ -75,3 +75,19 @@ def test_engines_that_die_one_after_another_take_nothing_for_ill_that_they_have_
             simulated.clock.sleep(0.5)
         assert engine.status.state == State.SUCCEEDED, engine.status.reason
         assert turns > 60
+
+
+def test_engine_that_takes_over_after_hours_measures_anew(tmp_path: Path) -> None:
+    simulated = Simulated(tmp_path)
+    simulated.found(quick())
+    with Catalog.open(simulated.catalog_path) as catalog, fleets.leased(catalog, "web") as fence:
+        for state in (State.ANALYSING, State.BAKING, None):
+            known = rollouts.last(catalog, "web")
+            assert known is not None
+            engine = Engine(simulated.around(catalog, fence), known)
+            while engine.status.state != state and engine.status.state not in TERMINAL:
+                engine.turn()
+                assert engine.status.why_paused == ""
+                simulated.clock.sleep(0.5)
+            simulated.clock.sleep(7200)
+    assert engine.status.state == State.SUCCEEDED

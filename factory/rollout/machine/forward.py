@@ -105,8 +105,8 @@ def _held_by_analysis(plan: Plan, status: Status, facts: Facts, waited_s: float)
         return Decision(
             changes.paused(status, facts.now, "inconclusive", finding.why or "the analysis is inconclusive")
         )
-    longest = waited_s + 3 * analysis.count * analysis.interval_s + _SLACK_S
-    if facts.now - status.since > longest:
+    began = max(status.since + waited_s, 0.0 if finding is None or finding.since is None else finding.since)
+    if facts.now - began > 3 * analysis.count * analysis.interval_s + _SLACK_S:
         return Decision(changes.paused(status, facts.now, "inconclusive", "the analysis did not come to an end"))
     return Decision(status, wanted.kept(plan, status, facts))
 
