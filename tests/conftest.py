@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 from hypothesis import settings
+
+from factory import files
 
 # No deadline: these machines are shared, and how long an example takes says nothing. Always the same examples, so that
 # whether a change may land does not depend on luck; what luck finds is looked for by `make soak`, which takes the other
@@ -21,3 +26,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def golden_write(request: pytest.FixtureRequest) -> bool:
     """Whether golden files are to be written."""
     return bool(request.config.getoption("--golden-write"))
+
+
+@pytest.fixture(scope="module")
+def alone() -> Iterator[None]:
+    """No other module has guests under load meanwhile: where all is emulated on few cores, those that boot in one test
+    take from those that serve in another until they answer too late."""
+    with files.exclusive(Path(__file__).parent.parent / ".factory/cache/tests/guests.lock"):
+        yield

@@ -22,7 +22,7 @@ from factory.model import Layout
 from factory.rollout.providers.local import folder_of
 from factory.rollout.providers.local.guests import tagged
 
-pytestmark = pytest.mark.boots
+pytestmark = [pytest.mark.boots, pytest.mark.usefixtures("alone")]
 
 FLEET = """\
 [fleet.tiny]

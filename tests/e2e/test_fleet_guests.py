@@ -28,7 +28,7 @@ from factory.rollout.providers.local import connect, folder_of, tags  # noqa: E4
 from factory.rollout.providers.local.guests import is_ours, tagged  # noqa: E402
 from factory.rollout.providers.local.provider import LocalProvider  # noqa: E402
 
-pytestmark = pytest.mark.boots
+pytestmark = [pytest.mark.boots, pytest.mark.usefixtures("alone")]
 
 BOOTS_S = 300
 PER_S = 20

@@ -23,7 +23,7 @@ from factory.model import Layout
 from factory.rollout.providers.local import folder_of, tags
 from factory.rollout.providers.local.guests import is_ours, tagged
 
-pytestmark = pytest.mark.boots
+pytestmark = [pytest.mark.boots, pytest.mark.usefixtures("alone")]
 
 SECTION = "## Replace what runs\n"
 URL = "http://127.0.0.1:8080/"

@@ -14,13 +14,13 @@ from local_fleets import free_port
 
 from benchmarks.load import load
 
-pytestmark = pytest.mark.boots
+pytestmark = [pytest.mark.boots, pytest.mark.usefixtures("alone")]
 
-PER_S = 25
+PER_S = 20
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuestFleet]:
+def fleet(alone: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuestFleet]:
     """One guest that serves; it is kept from test to test."""
     made = GuestFleet(tmp_path_factory.mktemp("fleet"), free_port(), tiny_images.bake("tiny-one", "tiny-two"))
     try:
