@@ -49,11 +49,6 @@ class Case:
     abort_at: str = ""
     end: State = State.SUCCEEDED
 
-    @property
-    def boots(self) -> bool:
-        """Whether it waits for a guest that comes up."""
-        return self.image is None
-
 
 BLUE_GREEN = Case("blue-green", {"strategy": "blue-green"})
 CANARY = Case("canary", {"steps": _HALF})
