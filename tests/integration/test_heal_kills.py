@@ -102,3 +102,13 @@ def test_kill_at_every_boundary_of_healing_comes_to_the_same_end(tmp_path: Path)
         assert_mended(folder, f"killed {place}")
         places.add(place)
     assert places == KINDS
+
+
+def test_kill_after_kill_of_healing_still_comes_to_the_same_end(tmp_path: Path) -> None:
+    folder = disorder(tmp_path / "killed")
+    kills = 0
+    while not killed_at(folder, 3 + kills % 6).startswith("end ") and kills < MOST:
+        kills += 1
+    assert kills >= 5
+    assert heal(Simulated.read(folder)).end == End.DONE
+    assert_mended(folder, f"killed {kills} times")

@@ -162,7 +162,7 @@ class Turn:
         observed, progress = self.standing.observed, self.progress
         going = tuple(one for one in observed.instances if one.id in progress.leaving)
         are_idle = any(one.is_idle and one.id in self.standing.healthy for one in self.good)
-        are_told = progress.draining.issuperset(one.id for one in going)
+        are_told = all(self._is_draining(one) for one in going)
         if not self.weights or (are_told and not are_idle and traffic.is_sent(observed.weights, self.weights)):
             return None
         return traffic.shift(self.weights, going)
@@ -181,8 +181,8 @@ class Turn:
         return self.now - since > limit.seconds and limit.then == "continue"
 
     def _is_draining(self, one: Instance) -> bool:
-        """Whether it gets nothing new: it was said so, or nobody is left to get anything."""
-        return one.id in self.progress.draining or not self.weights
+        """Whether it gets nothing new: it was said so, by whoever, or nobody is left to get anything."""
+        return one.id in self.progress.draining or one.is_idle or not self.weights
 
     # --- how it ends
 
