@@ -45,8 +45,8 @@ class Rolled:
 class Snapshot:
     """A fleet at one moment, `at` (None: its provider could not be asked). `images`: generation -> (name, digest) of
     what it should be of; an instance's own digest comes first. `healthy`: id -> whether it can serve; those not in it
-    are not known. `wanted`: generation -> percent. `requests`: (generation, class of status such as `5xx`) -> how
-    many, where the provider counts them. `ended`: final state -> how many rollouts of the fleet ended so."""
+    are not known. `wanted`: generation -> percent. `ended`: final state -> how many
+    rollouts of the fleet ended so."""
 
     fleet: str
     size: int
@@ -55,7 +55,6 @@ class Snapshot:
     images: Mapping[int, tuple[str, Digest]] = field(default_factory=dict)
     healthy: Mapping[str, bool] = field(default_factory=dict)
     wanted: Mapping[int, int] = field(default_factory=dict)
-    requests: Mapping[tuple[int, str], int] = field(default_factory=dict)
     rollout: Rolled | None = None
     ended: Mapping[State, int] = field(default_factory=dict)
 
@@ -94,6 +93,11 @@ def _of(one: Snapshot, generation: int, digest: Digest | None = None) -> dict[st
     return {"generation": generation, "image": name if digest in (None, planned) else "", "digest": digest or planned}
 
 
+def _whose(one: Snapshot, generation: int, digest: Digest | None) -> dict[str, object]:
+    """As `_of`, of an instance: what no tag names is not what was planned, and stands without a digest."""
+    return _of(one, generation, digest) if digest else {"generation": generation, "image": "", "digest": ""}
+
+
 def _size(one: Snapshot) -> Iterator[Sample]:
     yield {}, one.size
 
@@ -109,9 +113,7 @@ def _instances(one: Snapshot) -> Iterator[Sample]:
         (it.generation, it.digest, it.state, words[one.healthy.get(it.id)]) for it in one.observed.instances
     )
     for (generation, digest, state, health), number in sorted(counted.items(), key=str):
-        # What no tag names is not what was planned: it stands without a digest.
-        whose = _of(one, generation, digest) if digest else {"generation": generation, "image": "", "digest": ""}
-        yield {**whose, "state": state, "health": health}, number
+        yield {**_whose(one, generation, digest), "state": state, "health": health}, number
 
 
 def _sessions(one: Snapshot) -> Iterator[Sample]:
@@ -136,9 +138,10 @@ def _weights(one: Snapshot, weights: Mapping[int, int]) -> Iterator[Sample]:
         yield _of(one, generation), percent / 100
 
 
-def _requests(one: Snapshot) -> Iterator[Sample]:
-    for (generation, code), number in sorted(one.requests.items()):
-        yield {**_of(one, generation), "code": code}, number
+def _answered(one: Snapshot) -> Iterator[Sample]:
+    for it in one.observed.instances:
+        for code, number in it.answered:
+            yield {**_whose(one, it.generation, it.digest), "instance": it.id, "code": code}, number
 
 
 def _rolled(name: str) -> Callable[[Snapshot], Iterator[Sample]]:
@@ -179,7 +182,7 @@ _FAMILIES: Mapping[str, tuple[str, str, Callable[[Snapshot], Iterator[Sample]]]]
     "factory_fleet_sessions": ("gauge", "Sessions that are open, where they are known.", _sessions),
     "factory_fleet_weight_wanted_ratio": ("gauge", "Share of the traffic that a generation should get.", _wanted),
     "factory_fleet_weight_actual_ratio": ("gauge", "Share of the traffic that a generation gets.", _actual),
-    "factory_fleet_requests_total": ("counter", "Requests by class of status.", _requests),
+    "factory_fleet_answers_total": ("counter", "Answers that the front passed on, by class of status.", _answered),
     "factory_rollout_state": ("gauge", "1 for the state that a rollout is in.", _state),
     "factory_rollout_step": ("gauge", "The step that a rollout is at, from 1.", _rolled("step")),
     "factory_rollout_steps": ("gauge", "How many steps a rollout has.", _rolled("steps")),

@@ -177,7 +177,8 @@ class Instance:
     HOST:PORT of its health port, None while there is none. `healthy`: the provider's own word, None where it has none
     (the engine asks the address then). `why`: what it says of one that is not healthy, if anything. `sessions`: that
     are open through the fleet's front, None: not known. `is_idle`: the front sends it nothing before the next shift,
-    whatever its generation's weight."""
+    whatever its generation's weight. `answered`: class of status (`2xx`) -> how many answers of it the front has passed
+    on since it knows the instance; empty where it does not count."""
 
     id: str
     generation: int
@@ -189,6 +190,7 @@ class Instance:
     why: str = ""
     sessions: int | None = None
     is_idle: bool = False
+    answered: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,8 @@ def test_nothing_is_lost_under_load_while_shifting_and_retiring(world: LocalWorl
     assert found.lost == []
     assert found.sent > 50
     assert set(found.bodies) == {"factory v1", "factory v2"}
+    answered = sum(dict(one.answered)["2xx"] for one in world.of(2))
+    assert answered == found.bodies["factory v2"]
 
 
 def test_a_guest_that_dies_under_load_loses_nothing_that_can_be_asked_again(world: LocalWorld) -> None:

@@ -22,18 +22,24 @@ from factory.rollout import metrics
 from factory.rollout.analysis import Subject, finding, measure
 from factory.rollout.analysis.judgement import Evidence
 from factory.rollout.metrics import Server, Snapshot
-from factory.rollout.model import Analysis, Observation, Verdict
+from factory.rollout.model import Analysis, Instance, Observation, Verdict
 
 NEW = Subject("web", 2, digest.of_bytes(b"new"))
 OLD = Subject("web", 1, digest.of_bytes(b"old"))
-REQUESTS = {(1, "2xx"): 900, (1, "5xx"): 9, (2, "2xx"): 100, (2, "5xx"): 2}
+SEEN = Observation(
+    (
+        Instance("a", 1, OLD.digest, "running", 0.0, answered=(("2xx", 900), ("5xx", 9))),
+        Instance("b", 2, NEW.digest, "running", 0.0, answered=(("2xx", 60), ("5xx", 2))),
+        Instance("c", 2, NEW.digest, "running", 0.0, answered=(("2xx", 40), ("5xx", 0))),
+    ),
+    {1: 90, 2: 10},
+)
 SNAPSHOT = Snapshot(
-    "web", 3, time.time(), Observation(weights={1: 90, 2: 10}), {1: ("web", OLD.digest), 2: ("web", NEW.digest)},
-    wanted={1: 90, 2: 10}, requests=REQUESTS,
+    "web", 3, time.time(), SEEN, {1: ("web", OLD.digest), 2: ("web", NEW.digest)}, wanted={1: 90, 2: 10}
 )  # fmt: skip
 RATE = (
-    'sum(factory_fleet_requests_total{generation="{generation}",digest="{digest}",code="5xx"})'
-    ' / sum(factory_fleet_requests_total{generation="{generation}"})'
+    'sum(factory_fleet_answers_total{generation="{generation}",digest="{digest}",code="5xx"})'
+    ' / sum(factory_fleet_answers_total{generation="{generation}"})'
 )
 CONFIG = """
 global: { scrape_interval: 200ms, scrape_timeout: 200ms }

@@ -21,8 +21,8 @@ FLEET = FleetSpec(
     Health(http=HttpProbe(80, "/health?of='all'", 200, 'it "serves" $well \\ #now')), listen="127.0.0.1:8080",
 )  # fmt: skip
 STAT = """\
-# pxname,svname,qcur,scur,status,weight,uweight,check_status,check_code,check_desc,last_chk,addr,
-fleet,web-g1-01,0,3,UP,128,128,L7OK,200,Layer7 check passed,,127.0.0.1:40001,
+# pxname,svname,qcur,scur,status,weight,uweight,check_status,check_code,check_desc,last_chk,addr,hrsp_2xx,hrsp_5xx,
+fleet,web-g1-01,0,3,UP,128,128,L7OK,200,Layer7 check passed,,127.0.0.1:40001,90,7,
 fleet,web-g1-02,0,0,DOWN 1/3,128,128,L7STS,503,Layer7 wrong status,Service Unavailable,127.0.0.1:40002,
 fleet,web-g2-01,0,1,DRAIN,0,30,* L7OK,200,Layer7 check passed,,127.0.0.1:40003,
 fleet,web-g2-02,0,0,DRAIN 1/3,0,0,INI,,Initializing,,127.0.0.1:40004,
@@ -143,6 +143,7 @@ def test_seen_in_a_stat() -> None:
         "web-g2-03": (False, False, True, 0, 0),
         "web-g2-04": (True, True, False, 9, 0),
     }
+    assert [one.answered for one in seen.values() if one.answered] == [(("2xx", 90), ("5xx", 7))]
     assert seen["web-g2-01"].server == Server("web-g2-01", 40003, 30)
     assert [one.why for one in seen.values() if one.why] == ["it answers with status 503"]
 

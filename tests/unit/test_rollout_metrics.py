@@ -22,7 +22,7 @@ SEEN = Observation(
     (
         Instance("a", 1, OLD, "running", 0.0, sessions=2),
         Instance("b", 1, OLD, "running", 0.0, sessions=1),
-        Instance("c", 2, NEW, "running", 0.0),
+        Instance("c", 2, NEW, "running", 0.0, answered=(("2xx", 90), ("5xx", 7))),
         Instance("d", 2, NEW, "pending", 0.0),
         Instance("e", 2, STRANGE, "running", 0.0),
         Instance("f", 2, None, "stopping", 0.0),
@@ -32,7 +32,7 @@ SEEN = Observation(
 ROLLED = Rolled("r-2", 2, NEW, State.ANALYSING, 1, 2, is_paused=True, transitions={State.SHIFTING: 2})
 SNAPSHOT = Snapshot(
     "web", 3, 1000.5, SEEN, {1: ("web", OLD), 2: ("web", NEW)}, {"a": True, "b": False, "c": True}, {1: 50, 2: 50},
-    {(2, "5xx"): 7}, ROLLED, {State.SUCCEEDED: 4},
+    ROLLED, {State.SUCCEEDED: 4},
 )  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def test_every_number_carries_the_digest_it_is_about() -> None:
     assert found[f"factory_fleet_weight_actual_ratio{{{new}}}"] == 0.1
     assert found[f"factory_fleet_weight_wanted_ratio{{{new}}}"] == 0.5
     assert found[f"factory_fleet_sessions{{{old}}}"] == 3
-    assert found[f'factory_fleet_requests_total{{{new},code="5xx"}}'] == 7
+    assert found[f'factory_fleet_answers_total{{{new},instance="c",code="5xx"}}'] == 7
     about = [
         name for name in found if not name.startswith(("factory_fleet_size", "factory_fleet_obs", "factory_rollouts"))
     ]

@@ -19,6 +19,7 @@ BACKEND = "fleet"
 RISE_LEAST, FALL = 1, 2
 
 _SERVER = re.compile(r" {4}server (?P<name>[a-z0-9-]+) 127\.0\.0\.1:(?P<port>\d{1,5}) .* weight (?P<weight>\d{1,3})$")
+_CODES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 _HEALTHY_CHECKS = ("L4OK", "L6OK", "L7OK")
 
 
@@ -36,7 +37,7 @@ class Seen:
     """A server as HAProxy sees it. `up`: it would get traffic if its weight says so. `healthy` None: not checked yet.
 
     `why`: what the last check found, of one that is not healthy. `draining`: kept from new sessions by command,
-    whatever its weight. `closed`: in maintenance.
+    whatever its weight. `closed`: in maintenance. `answered`: class of status -> answers passed on; of HTTP only.
     """
 
     server: Server
@@ -46,6 +47,7 @@ class Seen:
     draining: bool
     closed: bool
     sessions: int
+    answered: tuple[tuple[str, int], ...] = ()
 
     @property
     def down(self) -> bool:
@@ -161,6 +163,7 @@ def seen_in(stat: str) -> dict[str, Seen]:
             draining=status in ("DRAIN", "MAINT"),
             closed=status == "MAINT",
             sessions=int(row["scur"]),
+            answered=tuple((code, int(row[f"hrsp_{code}"])) for code in _CODES if row.get(f"hrsp_{code}")),
         )
     return found
 

@@ -180,6 +180,7 @@ def _instance(guest: Guest, healthy: bool | None, seen: Seen | None) -> Instance
         why="" if seen is None or healthy is not False else seen.why,
         sessions=None if seen is None else seen.sessions,
         is_idle=seen is None or seen.draining or not seen.server.weight,
+        answered=() if seen is None else seen.answered,
     )
 
 
