@@ -40,7 +40,10 @@ def shop(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     made = rollout_factory.build(tmp_path, capsys)
     made.fleet("blue-green")
     text = (made.signed.root / "fleets.toml").read_text().partition("[fleet.web.health]")[0]
-    (made.signed.root / "fleets.toml").write_text(text.replace("127.0.0.1:8099", f"127.0.0.1:{free_port()}") + HEALTH)
+    for was, wanted in (("127.0.0.1:8099", f"127.0.0.1:{free_port()}"), ("size = 3\nmin = 3", "size = 2\nmin = 2")):
+        assert was in text
+        text = text.replace(was, wanted)
+    (made.signed.root / "fleets.toml").write_text(text + HEALTH)
     secret = made.signed.root / "secrets/database"
     secret.parent.mkdir()
     secret.touch(mode=0o600)
@@ -65,7 +68,7 @@ def test_external_state_reaches_the_guest_and_is_nowhere_else(shop: Shop) -> Non
     hidden = (SECRET.encode(), BASE64.encode(), b"0123456789@db")
     assert not any(word in (one.out + one.err).encode() for one in said for word in hidden)
     processes = {tag.id: pid for pid, tag in tagged(folder_of(shop.signed.layout, "web"))}
-    assert len(processes) == 3 + 1
+    assert len(processes) == 2 + 1
     for name, pid in processes.items():
         told = Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
         assert (b"type=11,path=" in told) == (name != tags.FRONT)
