@@ -232,6 +232,8 @@ def watch(obj: dict[str, Any], /, fleet: str, as_json: bool) -> None:
                 shown = document
         else:
             live.show(picture)
+        if picture.status is None and not as_json:
+            output.say(f"{fleet} never had a rollout")
         if picture.status is None or picture.status.state in TERMINAL:
             return
         time.sleep(LOOK_S)
@@ -289,18 +291,18 @@ def _awaited(layout: Layout, fleet: str, wanted: _Awaited) -> Known:
         known = flow.awaited(layout, fleet, rollout, wanted.digest)
         if known is None and wanted.digest is None:
             raise UsageError(f"{fleet} never had a rollout", hint=f"factory rollout apply {fleet}")
-        where = "not begun"
+        told = f"no rollout of {wanted.digest} has begun"
         if known is not None:
             if known.ended is not None:
                 return known
             status, rollout = fleets.status_of(known), known.id  # another one may begin between two looks
-            where = status.state
+            told = f"it is {status.state}"
             if status.paused:
                 raise WaitError(
                     f"it is paused: {status.why_paused}", hint=f"factory rollout resume {fleet}, promote or abort"
                 )
         if time.monotonic() > ends:
-            raise WaitError(f"it is {where} after {wanted.timeout_s:g} s", hint=f"factory rollout watch {fleet}")
+            raise WaitError(f"{told} after {wanted.timeout_s:g} s", hint=f"factory rollout watch {fleet}")
         time.sleep(LOOK_S)
 
 

@@ -210,7 +210,10 @@ def test_wait_answers_for_the_last_rollout_where_none_is_under_way_and_says_so(r
 
 def test_wait_for_a_digest_waits_until_a_rollout_of_it_begins(running: Shop) -> None:
     second = running.releases[1]
-    assert "it is not begun" in running.rollout("wait", "web", "--digest", second, "--timeout", "0.1", code=10).err
+    assert (
+        f"no rollout of {second} has begun"
+        in running.rollout("wait", "web", "--digest", second, "--timeout", "0.1", code=10).err
+    )
     waiting = running.start("rollout", "wait", "web", "--digest", second)
     time.sleep(0.3)
     assert waiting.err == ""
@@ -423,6 +426,11 @@ def test_rollback_to_an_image_that_was_revoked_is_refused(running: Shop) -> None
 def test_fleet_that_never_ran_another_image_has_nothing_to_go_back_to(shop: Shop) -> None:
     shop.rollout("apply", "web")
     assert "never ran another image" in shop.rollout("rollback", "web", code=2).err
+
+
+def test_fleet_without_a_rollout_says_so(shop: Shop) -> None:
+    assert "web never had a rollout" in shop.rollout("watch", "web").err
+    assert "web never had a rollout" in shop.rollout("wait", "web", code=2).err
 
 
 # --- refusals
