@@ -182,6 +182,23 @@ def test_what_a_dead_guest_left_is_removed_and_its_name_used_again(world: LocalW
     assert "web-g1-07" not in (world.folder / "haproxy.cfg").read_text()
 
 
+def test_a_guest_whose_kernel_panicked_is_gone_and_the_next_launch_ends_it(world: LocalWorld) -> None:
+    generation = world.up(1, 2)
+    pid = world.processes()["web-g1-01"]
+    console = world.folder / "instances/web-g1-01/console.log"
+    with console.open("a") as file:
+        file.write("Kernel panic - not syncing: Attempted to kill init!\nCall Trace:\n")
+    assert len(world.of(1)) == 2, "it has not said all yet"
+    with console.open("a") as file:
+        file.write("---[ end Kernel panic - not syncing: Attempted to kill init! ]---\n")
+    assert [one.id for one in world.of(1)] == ["web-g1-02"]
+    assert world.processes()["web-g1-01"] == pid, "to look changes nothing"
+    world.provider.launch(generation, 2)
+    assert proc.identity(pid) is None
+    world.wait_healthy(1, 2)
+    assert world.processes()["web-g1-01"] != pid
+
+
 def test_who_takes_a_dead_guests_name_over_gets_no_traffic_before_it_is_given(world: LocalWorld) -> None:
     generation = world.generation(1, boot_s=1.5)
     world.provider.launch(generation, 2)

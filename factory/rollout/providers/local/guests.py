@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -27,8 +28,10 @@ from factory.vm.machine import QMP, Machine, arguments
 
 RECORD = "instance.json"
 LOG = "qemu.log"
+CONSOLE = "console.log"
 _SECRETS = "secrets"
 _CONSOLE_LIMIT = 1 << 20
+_PANIC, _PANIC_BYTES = b"end Kernel panic - not syncing", 1 << 12
 _STARTS_S = 15.0
 _ASKED_S = 2.0
 _ENDS_S = 10.0
@@ -39,12 +42,14 @@ Command = Callable[[Machine], list[str]]
 
 @dataclass(frozen=True)
 class Guest:
-    """A guest. `port`: where its health port is on 127.0.0.1, None: not known yet. `leaving`: being retired."""
+    """A guest. `port`: where its health port is on 127.0.0.1, None: not known yet. `leaving`: being retired. `halted`:
+    its kernel panicked, so that nothing will come of it any more, though its QEMU runs on."""
 
     pid: int
     tag: Tag
     port: int | None = None
     leaving: bool = False
+    halted: bool = False
 
     @property
     def id(self) -> str:
@@ -66,7 +71,7 @@ class Guests:
         found = {}
         for pid, tag in tagged(self.folder):
             if tag.id != tags.FRONT and tags.generation_of(self.fleet.name, tag.id) is not None:
-                found[tag.id] = self._with_record(Guest(pid, tag))
+                found[tag.id] = self._with_record(Guest(pid, tag, halted=self._has_panicked(tag.id)))
         return found
 
     def start(self, generation: Generation, names: Iterable[str]) -> None:
@@ -150,7 +155,7 @@ class Guests:
             if folder.name not in running and tags.generation_of(self.fleet.name, folder.name) is not None:
                 self.remove(folder.name)
         for name in running:
-            for log in (self._of(name) / "console.log", self._of(name) / LOG):
+            for log in (self._of(name) / CONSOLE, self._of(name) / LOG):
                 cut(log, _CONSOLE_LIMIT)
 
     @property
@@ -245,6 +250,15 @@ class Guests:
                 "tag": json.loads(guest.tag.text()),
             }
             files.replace(folder / RECORD, json.dumps(told, indent=1).encode() + b"\n", mode=0o600)
+
+    def _has_panicked(self, name: str) -> bool:
+        """Whether the last thing on a guest's console is the end of a panic."""
+        try:
+            with (self._of(name) / CONSOLE).open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - _PANIC_BYTES))
+                return _PANIC in file.read()
+        except OSError:
+            return False
 
     def _with_record(self, guest: Guest) -> Guest:
         """What the file adds to a guest, if it is about this very process."""

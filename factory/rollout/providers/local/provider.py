@@ -44,7 +44,7 @@ class LocalProvider:
     def observe(self) -> Observation:
         """All that runs of the fleet, and the weights as HAProxy applies them. ProviderError where HAProxy hangs."""
         seen = self.front.seen() or {}
-        guests = [self._addressed(guest, seen) for guest in self.guests.running().values()]
+        guests = [self._addressed(guest, seen) for guest in self.guests.running().values() if not guest.halted]
         health = self._health(guests, seen)
         shares = [(tags.generation_of(self.fleet.name, name), one.weight) for name, one in seen.items()]
         return Observation(
@@ -111,7 +111,11 @@ class LocalProvider:
             yield
 
     def _clean(self) -> dict[str, Guest]:
+        """All that run, the rest of what was there removed: folders of those that are gone, guests that panicked."""
         running = self.guests.running()
+        for guest in [guest for guest in running.values() if guest.halted]:
+            self.guests.stop(guest)
+            del running[guest.id]
         self.guests.sweep(running)
         return running
 
