@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks import clock
 from benchmarks.load import load
 from benchmarks.scratch import REPOSITORY
 
@@ -138,7 +139,8 @@ class Soak:
         tally.requests += found.sent
         tally.lost += len(found.lost)
         when = f"{case.name}, killed {', '.join(rolled.kills) or 'nowhere'}"
-        _say(f"{when}: {rolled.end}, {found.sent} requests, {len(found.lost)} lost, {time.monotonic() - began:.0f} s")
+        took = f"{time.monotonic() - began:.0f} s, load {clock.load():.1f}"
+        _say(f"{when}: {rolled.end}, {found.sent} requests, {len(found.lost)} lost, {took}")
         if found.lost:
             self._find(f"{when}: {len(found.lost)} requests lost: {found.lost[:3]}")
         now = fleet.world()
