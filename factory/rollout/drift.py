@@ -140,11 +140,6 @@ def _traffic(standing: Standing) -> Iterator[Drift]:
 # --- who is ill
 
 
-def grace_s(health: Health) -> float:
-    """How long an instance that has served may be seen not to, in seconds."""
-    return health.timeout_s + 2 * health.successes * health.interval_s
-
-
 @dataclass(frozen=True)
 class Illness:
     """Since when each instance was seen not to serve; nothing of those that do."""
@@ -162,7 +157,7 @@ class Illness:
             one.id
             for one in observed.instances
             if one.id in self.since
-            and now - self.since[one.id] >= grace_s(health)
+            and now - self.since[one.id] >= health.grace_s
             and now - one.launched_at > health.deadline_s
         )
 

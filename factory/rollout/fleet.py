@@ -59,7 +59,8 @@ def sized(catalog: Catalog, wanted: FleetSpec) -> FleetSpec:
 def _serving(plan: Plan, ended: State, observed: Observation) -> Serving | None:
     target = Serving(plan.generation, plan.target)
     if plan.old is None or plan.old_generation is None:
-        return target if ended == State.SUCCEEDED else None
+        is_left = ended == State.ROLLBACK_FAILED and observed.weights.get(plan.generation)
+        return target if ended == State.SUCCEEDED or is_left else None
     old = Serving(plan.old_generation, plan.old)
     if ended == State.ROLLBACK_FAILED:  # whichever has most of the traffic
         return max((old, target), key=lambda one: observed.weights.get(one.generation, 0))

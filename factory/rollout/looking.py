@@ -118,7 +118,7 @@ def images_of(catalog: Catalog, name: str) -> dict[Digest, Image]:
 
 def steady(sight: Sight, clock: Callable[[], float], sleep: Callable[[float], None]) -> Seen:
     """Look for as long as it takes to know who is ill; who comes and goes is seen as it is in the end."""
-    ends = clock() + 2 * drift.grace_s(sight.health)
+    ends = clock() + 2 * sight.health.grace_s
     while True:
         seen = sight.look(clock())
         if not seen.undecided or clock() > ends:

@@ -47,6 +47,11 @@ class Health:
         """The guest's port that is asked, which is also the one that traffic goes to."""
         return self.http.port if self.http is not None else int(self.tcp or 0)
 
+    @property
+    def grace_s(self) -> float:
+        """How long one that has served may be seen not to, in seconds."""
+        return self.timeout_s + 2 * self.successes * self.interval_s
+
 
 @dataclass(frozen=True)
 class Analysis:
@@ -299,8 +304,8 @@ class Plan:
 class Status:
     """Where a rollout is. `since`: when its state, in this step, began. `paused`: `operator`, `inconclusive`,
     `deadline`, or empty. `ill_since`: since when the new generation has had too few healthy instances.
-    `flaps`: how often that has begun. `no_return_at`: when the point of no return was recorded. `reason`: why it goes
-    or went back."""
+    `flaps`: how often that has begun. `old_ill_since`: since when all of the old generation is ill. `no_return_at`:
+    when the point of no return was recorded. `reason`: why it goes or went back."""
 
     state: State
     since: float
@@ -313,6 +318,7 @@ class Status:
     no_baseline: bool = False
     ill_since: float | None = None
     flaps: int = 0
+    old_ill_since: float | None = None
     no_return_at: float | None = None
     reason: str = ""
 

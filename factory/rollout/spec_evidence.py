@@ -143,11 +143,10 @@ def _url_problem(url: str, *, has_token: bool, is_base: bool) -> str | None:
         return "names no host"
     if parts.fragment or (is_base and parts.query):
         return "must end with its path" if is_base else 'must have no "#"'
-    if has_token and parts.username is not None:
-        return "has a user, and there is a token_file: a request carries only one of them"
-    is_secret = has_token or parts.username is not None
-    if is_secret and parts.scheme == "http" and host not in ("127.0.0.1", "::1", "localhost"):
-        return "must begin with https://, for a token or a password goes there"
+    if parts.username is not None:
+        return "must hold no user and no password: what is planned is kept in the catalog; see token_file"
+    if has_token and parts.scheme == "http" and host not in ("127.0.0.1", "::1", "localhost"):
+        return "must begin with https://, for a token goes there"
     return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import threading
@@ -224,18 +223,14 @@ def test_time_out_is_for_the_answer_as_a_whole_and_no_thread_stays(script: tuple
 # --- secrets
 
 
-def test_user_of_the_url_is_sent_and_never_told() -> None:
+def test_secret_in_the_query_is_sent_and_never_told() -> None:
     with scripted(reply(b"{}")) as server:
-        url = server.url.replace("//", "//me:pass%20word@") + "/x?api_token=abc123&n=1"
-        found = measure(http(url), NEW, None, 0.0)
+        found = measure(http(server.url + "/x?api_token=abc123&n=1"), NEW, None, 0.0)
         (sent,) = server.requests
-    assert b"Authorization: Basic " + base64.b64encode(b"me:pass word") in sent
     assert b"GET /x?api_token=abc123&n=1 HTTP/1.1" in sent
-    refused = measure(http(f"http://me:pass@{closed_address()}/x?api_token=abc123&n=1"), NEW, None, 0.0)
-    assert "*****@127.0.0.1" in refused.problem
+    refused = measure(http(f"http://{closed_address()}/x?api_token=abc123&n=1"), NEW, None, 0.0)
     assert "n=1" in refused.problem
     for told in (found.problem, refused.problem):
-        assert "pass" not in told
         assert "abc123" not in told
 
 

@@ -146,7 +146,7 @@ class Mend:
     def look(self) -> Standing:
         """As `factory drift` looks: for as long as it takes to know who is ill."""
         self.standing()
-        self.now += drift.grace_s(self.spec.health)
+        self.now += self.spec.health.grace_s
         return self.standing()
 
     def found(self) -> Counter[Kind]:

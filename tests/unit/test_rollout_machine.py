@@ -15,12 +15,15 @@ from examples import some
 from factory.rollout import plan
 from factory.rollout.model import (
     TERMINAL,
+    Action,
     Deadline,
     Deadlines,
     Finding,
     FleetSpec,
     Health,
     Order,
+    Retire,
+    Shift,
     State,
     Step,
     Verdict,
@@ -316,6 +319,49 @@ def test_unhealthy_old_generation_does_not_block_the_fix() -> None:
         drive = Drive(analysed(strategy=strategy), old=Behaviour(ill_after_s=10))
         assert drive.run().state == State.SUCCEEDED, strategy
         assert drive.generations == {2}
+
+
+def test_old_generation_that_is_ill_for_a_moment_keeps_its_share() -> None:
+    drive = Drive(fleet(steps=(Step(10, 30),)), old=Behaviour(flaps_every_s=8))
+    drive.run(State.ANALYSING)
+    was_ill = False
+    while drive.status.state == State.ANALYSING:
+        assert drive.weights == {1: 90, 2: 10}
+        was_ill = was_ill or drive.status.old_ill_since is not None
+        drive.turn()
+        drive.now += 1
+    assert was_ill
+
+
+def test_ill_new_generation_is_drained_before_it_is_retired() -> None:
+    drive = Drive(fleet(), new=Behaviour(ill_after_s=5))
+    made: list[Action] = []
+    drive.on_action = made.append
+    assert drive.run().state == State.ROLLED_BACK
+    retired = next(place for place, action in enumerate(made) if isinstance(action, Retire))
+    before = made[retired - 1]
+    assert isinstance(before, Shift)
+    assert dict(before.weights) == {1: 100}
+    assert isinstance(made[retired], Retire)
+    assert before.draining == made[retired].instances
+
+
+def test_first_rollout_that_serves_cannot_go_back_and_is_left() -> None:
+    drive = Drive(fleet("blue-green", bake_s=60), old_count=0)
+    drive.run(State.BAKING)
+    drive.turn(Order.ABORT)
+    assert drive.status.state == State.ROLLBACK_FAILED
+    assert "nothing ran before it" in drive.status.reason
+    assert drive.weights == {2: 100}
+
+
+def test_first_rollout_without_traffic_goes_back_to_nothing() -> None:
+    drive = Drive(fleet("blue-green"), old_count=0)
+    drive.run(State.WARMING)
+    drive.turn(Order.ABORT)
+    assert drive.run().state == State.ROLLED_BACK
+    drive.now += 10
+    assert not drive.generations
 
 
 def test_traffic_is_back_in_the_decision_that_goes_back() -> None:

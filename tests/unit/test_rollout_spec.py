@@ -89,7 +89,7 @@ def test_load_reads_every_key(root: Path) -> None:
     timeout_s = 2
     deadline_s = 100
     [fleet.web.analysis]
-    prometheus = { url = "https://u:p@metrics.example/x", query = "sum(a{g='{generation}'})" }
+    prometheus = { url = "https://metrics.example/x", query = "sum(a{g='{generation}'})" }
     success = "< 0.01"
     failure = ">= 5e-2"
     baseline = "fresh"
@@ -125,7 +125,7 @@ def test_load_reads_every_key(root: Path) -> None:
         steps=(Step(10, 60.0, analyse=True), Step(50)),
         health=Health(HttpProbe(8080, "/ready?x=1", 204, "ok"), None, 2, 0.5, 2.0, 100.0),
         analysis=Analysis(
-            "prometheus", "https://u:p@metrics.example/x", "sum(a{g='{generation}'})", "< 0.01", ">= 5e-2", 2.0,
+            "prometheus", "https://metrics.example/x", "sum(a{g='{generation}'})", "< 0.01", ">= 5e-2", 2.0,
             "fresh", 5, 1.0, 1, 4, 3.0, None, 60.0,
         ),
         deadlines=replace(Deadlines(), launch=Deadline(10.0, "pause"), drain=Deadline(30.0, "continue")),
@@ -199,7 +199,7 @@ def test_load_reads_every_key(root: Path) -> None:
         (JUDGED + 'prometheus = { url = "http://127.0.0.1", query = "x" }\n', "exactly one of"),
         (JUDGED.replace("http://", "ftp://"), "must be an address at https://"),
         (JUDGED.replace("http://127.0.0.1", "ftp://u:p@far.example"), '"ftp://*****@far.example:9/x" must be an addr'),
-        (JUDGED.replace("http://127.0.0.1", "http://u:p@far.example"), '"http://*****@far.example:9/x" must begin w'),
+        (JUDGED.replace("http://127.0.0.1", "http://u:p@far.example"), '"http://*****@far.example:9/x" must hold no'),
         (JUDGED.replace('"rate"', '"rate", token_file = "t"').replace("127.0.0.1", "far.example"), "must begin with h"),
         (JUDGED.replace('"rate"', '"a..b"'), "must be a dotted path"),
         (JUDGED.replace('"rate"', '"rate", fail_above = 1') + 'failure = "> 2"\n', "says it already"),

@@ -2,7 +2,7 @@
 
 A source is a module with `value(question) -> float`, which raises NoAnswerError where it has no number; it never
 judges. What numbers mean is for `judgement.py`. Nothing here raises for what a server does, waits longer than
-`timeout_s` for one answer, or tells a password or token.
+`timeout_s` for one answer, or tells a token.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
 """One GET of a source of numbers: bounded in time as a whole and in size, no redirect followed.
 
 The request runs in a thread of its own, because only so is there one bound for looking up the name, connecting, the
-handshake and a server that sends a byte now and then; a thread that is given up ends with its connection. A user and a
-password in a URL, and the token, go to the server and nowhere else.
+handshake and a server that sends a byte now and then; a thread that is given up ends with its connection. The token
+goes to the server and nowhere else.
 """
 
 from __future__ import annotations
 
-import base64
 import http.client
 import json
 import re
@@ -18,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from factory import schema
 from factory.errors import TrustError
@@ -62,8 +61,8 @@ class Reply:
 def get(url: str, question: Question) -> Reply:
     """Ask a URL for JSON. NoAnswerError: not reachable, too late, too large, a redirect, no HTTP."""
     headers = {"Accept": "application/json", "Accept-Encoding": "identity", "Connection": "close"}
-    if authority := _authority(url, question.token_file):
-        headers["Authorization"] = authority
+    if question.token_file is not None:
+        headers["Authorization"] = f"Bearer {_token(question.token_file)}"
     request = _Request(url, headers, question.timeout_s)
     thread = threading.Thread(target=request.run, name="analysis", daemon=True)
     thread.start()
@@ -78,13 +77,7 @@ def get(url: str, question: Question) -> Reply:
     return request.reply
 
 
-def _authority(url: str, token_file: Path | None) -> str | None:
-    if token_file is None:
-        parts = urlsplit(url)
-        if parts.username is None:
-            return None
-        user, password = unquote(parts.username), unquote(parts.password or "")
-        return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+def _token(token_file: Path) -> str:
     try:
         raw = reading.read_private_file(token_file, "the token", max_bytes=_MAX_TOKEN_BYTES)
     except FileNotFoundError:
@@ -94,7 +87,7 @@ def _authority(url: str, token_file: Path | None) -> str | None:
     token = raw.decode("utf-8", "replace").strip()
     if not _TOKEN.fullmatch(token):
         raise NoAnswerError(f"{token_file} holds no token")
-    return f"Bearer {token}"
+    return token
 
 
 @dataclass

@@ -108,7 +108,7 @@ class Turn:
         """After so long without any change, nothing will come any more."""
         health, deadlines = self.standing.fleet.health, self.standing.fleet.deadlines
         waits = (deadlines.launch, deadlines.shift, deadlines.drain, deadlines.retire)
-        return max(health.deadline_s, *(wait.seconds for wait in waits)) + drift.grace_s(health)
+        return max(health.deadline_s, *(wait.seconds for wait in waits)) + health.grace_s
 
     # --- what is to be done
 

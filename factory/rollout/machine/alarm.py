@@ -13,7 +13,9 @@ _OF_THE_STAGE_BEFORE = frozenset({State.LAUNCHING, State.WARMING})
 
 
 def raised(plan: Plan, status: Status, facts: Facts) -> Status:
-    """Go back where the target may no longer be launched, or its instances do not stay healthy under traffic."""
+    """Go back where the target may no longer be launched, or its instances do not stay healthy under traffic. Keeps in
+    mind since when the old generation is ill."""
+    status = replace(status, old_ill_since=_old_ill_since(plan, status, facts))
     if changes.goes_back(status) or not changes.may_return(plan, status):
         return status
     if facts.target_refused is not None:
@@ -30,12 +32,19 @@ def raised(plan: Plan, status: Status, facts: Facts) -> Status:
     why, because = f"only {healthy} of {wanted} new instances are healthy", seen.why_ill(plan.generation, facts)
     if status.flaps > MOST_FLAPS:
         return changes.back_for(status, facts.now, f"{why}, for the {status.flaps}th time{because}")
-    health = plan.fleet.health
-    grace_s = health.timeout_s + 2 * health.successes * health.interval_s
+    grace_s = plan.fleet.health.grace_s
     assert status.ill_since is not None
     if facts.now - status.ill_since > grace_s:
         return changes.back_for(status, facts.now, f"{why} for {grace_s:g} s{because}")
     return status
+
+
+def _old_ill_since(plan: Plan, status: Status, facts: Facts) -> float | None:
+    """Since when all that there is of the old generation is ill."""
+    old = seen.present(plan.old_generation, facts)
+    if not old or not all(one.id in facts.ill for one in old):
+        return None
+    return status.old_ill_since if status.old_ill_since is not None else facts.now
 
 
 def _how_many_serve(plan: Plan, status: Status) -> int:

@@ -37,6 +37,8 @@ def aborting(plan: Plan, status: Status, facts: Facts) -> Decision:
     if changes.relaunches(plan, status) or traffic.is_shifted(facts, wanted):
         return Decision(back)
     if _would_serve_less(plan, facts) is not None:
+        if plan.old_generation is None:
+            return Decision(changes.failed(status, facts, "nothing ran before it; what serves is left as it is"))
         return Decision(back)  # it waits there until the old generation can
     return Decision(back, (traffic.shift(wanted, seen.leavers(plan, facts)),))
 
@@ -69,7 +71,7 @@ def rolling_back(plan: Plan, status: Status, facts: Facts) -> Decision:
     if any(one.sessions for one in leaving) and waited_s <= deadlines.drain.seconds:
         return Decision(status, (traffic.shift(wanted, leaving),))
     if leaving and waited_s <= deadlines.drain.seconds + deadlines.retire.seconds:
-        return Decision(status, (Retire(seen.ids(leaving)),))
+        return Decision(status, (shift, Retire(seen.ids(leaving))))  # one that is ill may recover in this moment
     notes = (f"not gone yet: {', '.join(seen.ids(leaving))}; see factory drift",) if leaving else ()
     return Decision(changes.enter(status, State.ROLLED_BACK, facts.now), notes=notes)
 

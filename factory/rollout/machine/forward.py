@@ -50,7 +50,7 @@ def warming(plan: Plan, status: Status, facts: Facts) -> Decision:
 
 def shifting(plan: Plan, status: Status, facts: Facts) -> Decision:
     """Until the traffic goes as the stage wants it."""
-    weights = traffic.possible(plan, facts, traffic.wanted(plan, status))
+    weights = traffic.possible(plan, status, facts, traffic.wanted(plan, status))
     shift = traffic.shift(weights, seen.surplus(plan, status, facts))
     if traffic.is_shifted(facts, weights):
         done = changes.enter(status, State.ANALYSING, facts.now)
@@ -114,7 +114,7 @@ def _held_by_analysis(plan: Plan, status: Status, facts: Facts, waited_s: float)
 def draining(plan: Plan, status: Status, facts: Facts) -> Decision:
     """Until what goes has no sessions left."""
     leaving = seen.surplus(plan, status, facts) if changes.is_stage(plan, status) else seen.others(plan, facts)
-    weights = traffic.possible(plan, facts, traffic.wanted(plan, status))
+    weights = traffic.possible(plan, status, facts, traffic.wanted(plan, status))
     shift, limit_s = traffic.shift(weights, leaving), plan.fleet.deadlines.shift.seconds
     if not traffic.is_shifted(facts, weights):
         late = back.late(plan, status, facts, Deadline(limit_s, "pause"), "the traffic was not shifted")

@@ -33,15 +33,26 @@ def of(plan: Plan, stage: Stage, *, baseline: bool) -> Mapping[int, int]:
     return {**weights, **({plan.old_generation: left} if left else {})}
 
 
-def possible(plan: Plan, facts: Facts, weights: Mapping[int, int]) -> Mapping[int, int]:
-    """Weights as they can be: where the whole old generation is ill, its share goes to the new one. A provider refuses
-    to send traffic to whom nobody answers for, and an ill old generation must not hold up its replacement."""
-    share = weights.get(plan.old_generation or 0, 0)
-    is_ill = all(one.id in facts.ill for one in seen.present(plan.old_generation, facts))
-    if not share or not is_ill or not seen.healthy(plan.generation, facts):
+def possible(plan: Plan, status: Status, facts: Facts, weights: Mapping[int, int]) -> Mapping[int, int]:
+    """Weights as they can be: a provider refuses to send traffic to whom nobody answers for. The share of a baseline
+    that is ill goes to the old generation; where that is gone, or all of it ill for a while, its share goes to the new
+    one: an ill old generation must not hold up its replacement."""
+    since, old, baseline = status.old_ill_since, plan.old_generation, plan.baseline_generation
+    if weights.get(baseline or 0) and not seen.healthy(baseline, facts):
+        weights = _moved(weights, baseline, old)
+    is_ill = since is not None and facts.now - since > plan.fleet.health.grace_s
+    is_gone = not seen.present(old, facts)
+    if weights.get(old or 0) and (is_ill or is_gone) and seen.healthy(plan.generation, facts):
+        weights = _moved(weights, old, plan.generation)
+    return weights
+
+
+def _moved(weights: Mapping[int, int], source: int | None, target: int | None) -> Mapping[int, int]:
+    """With the share of one generation given to another."""
+    if source is None or target is None:
         return weights
-    others = {number: weight for number, weight in weights.items() if number != plan.old_generation}
-    return {**others, plan.generation: others.get(plan.generation, 0) + share}
+    kept = {number: weight for number, weight in weights.items() if number != source}
+    return {**kept, target: kept.get(target, 0) + weights[source]}
 
 
 def old_weights(plan: Plan) -> Mapping[int, int]:

@@ -36,7 +36,7 @@ def without_baseline(plan: Plan, status: Status, facts: Facts) -> tuple[Action, 
 def kept(plan: Plan, status: Status, facts: Facts) -> tuple[Action, ...]:
     """While it waits: what died is launched anew and gets its share; weights that were lost (a restarted front) are set
     again."""
-    weights = traffic.possible(plan, facts, traffic.wanted(plan, status))
+    weights = traffic.possible(plan, status, facts, traffic.wanted(plan, status))
     shift = traffic.shift(weights, seen.surplus(plan, status, facts))
     is_due = not traffic.is_shifted(facts, weights) or traffic.leaves_idle(facts, shift)
     again = (shift,) if is_due and traffic.may_shift(plan, facts, shift) else ()
