@@ -10,7 +10,15 @@ import click
 
 from factory.cli import output, rollout_metrics, tables
 from factory.cli.rollout_live import EVENTS, LOOK_S, NOTHING, TREE, Live, drawn
-from factory.errors import ConflictError, RollbackFailedError, RolledBackError, UsageError, WaitError
+from factory.errors import (
+    ConflictError,
+    DriftError,
+    FactoryError,
+    RollbackFailedError,
+    RolledBackError,
+    UsageError,
+    WaitError,
+)
 from factory.model import Layout
 
 if TYPE_CHECKING:
@@ -93,9 +101,9 @@ def _tell_prepared(prepared: Prepared) -> None:
 def apply(obj: dict[str, Any], /, fleet: str, no_wait: bool, events: bool, as_json: bool) -> None:
     """Replace FLEET by what is trusted for it now; a rollout that was begun goes on where it was.
 
-    Exit 8 where it failed and went back, 9 where it could not. Ctrl-C leaves it where it is; the same command goes on.
-    Where another process drives it, this one watches, and ends as it ends; a rollout of another image than what is
-    trusted now is told to go back first.
+    Exit 8 where it failed and went back, 9 where it could not; 5 where the fleet runs that image already and something
+    is amiss (factory drift). Ctrl-C leaves it where it is; the same command goes on. Where another process drives it,
+    this one watches, and ends as it ends; a rollout of another image than what is trusted now is told to go back first.
     """
     _drive(Layout(obj["folder"].resolve()), fleet, _Wanted(no_wait=no_wait, events=events, as_json=as_json))
 
@@ -143,7 +151,7 @@ def _drive(layout: Layout, fleet: str, wanted: _Wanted) -> None:
     from factory.rollout.model import State
 
     live = Live(layout, fleet, EVENTS if wanted.events else NOTHING if wanted.as_json else TREE)
-    failed: RolledBackError | RollbackFailedError | None = None
+    failed: FactoryError | None = None
     status: Status | None = None
     try:
         status = _to_the_end(layout, fleet, live, wanted)
@@ -153,6 +161,8 @@ def _drive(layout: Layout, fleet: str, wanted: _Wanted) -> None:
         live.leave(f"it is left where it is: factory rollout {'rollback' if wanted.back else 'apply'} {fleet} goes on")
         raise
     picture = live.picture()
+    if status is None and failed is None:
+        failed = _astray(layout, fleet)
     if wanted.as_json:
         output.document(view.as_json(picture))
     elif status is None and failed is None:
@@ -164,6 +174,24 @@ def _drive(layout: Layout, fleet: str, wanted: _Wanted) -> None:
             output.explain(failed)
             raise click.exceptions.Exit(failed.exit_code)
         raise failed
+
+
+def _astray(layout: Layout, fleet: str) -> DriftError | None:
+    """What is amiss in a fleet whose image is the one that is wanted; None where nothing is."""
+    from factory.catalog.database import Catalog
+    from factory.rollout import looking
+
+    with Catalog.read(layout.catalog) as catalog:
+        found = looking.look(layout, catalog, fleet).drifts
+    if not found:
+        return None
+    count = sum(one.count for one in found)
+    return DriftError(
+        f"{fleet} runs the image that is wanted already, and is not as it should be: {found[0].why}"
+        + (f", and {count - 1} more" if count > 1 else ""),
+        where=f"fleet {fleet}",
+        hint=f"factory drift {fleet} tells all of it; with --heal it is mended",
+    )
 
 
 def _to_the_end(layout: Layout, fleet: str, live: Live, wanted: _Wanted) -> Status | None:

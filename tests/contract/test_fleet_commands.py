@@ -125,6 +125,15 @@ def test_fleet_that_never_ran_is_all_missing(shop: Shop) -> None:
     assert kinds(shop.run("drift", "other", "--json", code=5).json) == {"missing": 3}
 
 
+def test_apply_of_the_image_that_runs_tells_what_is_amiss(shop: Shop) -> None:
+    assert "already; nothing was done" in shop.rollout("apply", "web").err
+    change(shop, lose)
+    told = shop.rollout("apply", "web", code=5).err
+    assert "not as it should be" in told
+    assert "factory drift web" in told
+    assert shop.rollout("apply", "web", "--json", code=5).json["state"] == "SUCCEEDED"
+
+
 def test_missing_wrong_and_left_over_ones_are_told_and_replaced(shop: Shop) -> None:
     change(shop, lose)
     change(shop, lambda world: add(world, 9, sha("somebody else's")))

@@ -339,11 +339,11 @@ def test_ill_new_generation_is_drained_before_it_is_retired() -> None:
     drive.on_action = made.append
     assert drive.run().state == State.ROLLED_BACK
     retired = next(place for place, action in enumerate(made) if isinstance(action, Retire))
-    before = made[retired - 1]
+    before, then = made[retired - 1], made[retired]
     assert isinstance(before, Shift)
+    assert isinstance(then, Retire)
     assert dict(before.weights) == {1: 100}
-    assert isinstance(made[retired], Retire)
-    assert before.draining == made[retired].instances
+    assert before.draining == then.instances
 
 
 def test_first_rollout_that_serves_cannot_go_back_and_is_left() -> None:
