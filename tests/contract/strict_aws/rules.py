@@ -282,7 +282,10 @@ def _create_group(region: Region, request: Request) -> None:
         raise _invalid(f"the name {name!r} contains a colon")
     if name in region.autoscaling.autoscaling_groups:
         raise AwsError("AlreadyExists", f"AutoScalingGroup by this name already exists - {name}")
-    _check_size(said["MinSize"], said["MaxSize"], said.get("DesiredCapacity", said["MinSize"]))
+    desired = said.get("DesiredCapacity", said["MinSize"])
+    _check_size(said["MinSize"], said["MaxSize"], desired)
+    if desired and (region.pace.launch_s or region.name in region.room):
+        raise AwsError("InvalidAction", "the strict layer launches at once what a group is made with")
     template = said.get("LaunchTemplate")
     if template is not None:
         try:
@@ -367,8 +370,26 @@ def _delete_group(region: Region, request: Request) -> None:
         raise AwsError(
             "ResourceInUse", "You cannot delete an AutoScalingGroup while there are instances still in the group."
         )
-    if region.autoscaling.autoscaling_groups[name].desired_capacity:
+    if region.is_scaling_out(name):
         raise AwsError("ScalingActivityInProgress", "You cannot delete an AutoScalingGroup while it scales.")
+    region.wants_since.pop(name, None)
+    region.failures.pop(name, None)
+
+
+def _activities(region: Region, request: Request) -> Reply:
+    """Of a group, what last failed: nothing else is looked for here."""
+    name = request.said["AutoScalingGroupName"]
+    at, count = region.failures.get(name, (0.0, 0))
+    failed = {
+        "ActivityId": f"00000000-0000-0000-0000-{count:012}",
+        "AutoScalingGroupName": name,
+        "Cause": "an instance was started in response to a difference between desired and actual capacity",
+        "StartTime": at,
+        "StatusCode": "Failed",
+        "StatusMessage": "InsufficientInstanceCapacity: We currently do not have sufficient capacity in the "
+        "Availability Zone you requested. Launching EC2 instance failed.",
+    }
+    return {"Activities": [failed] if count else []}
 
 
 def _show_groups(region: Region, request: Request, reply: Reply) -> None:
@@ -487,6 +508,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("autoscaling", "TerminateInstanceInAutoScalingGroup"): Rule(_terminate_member),
     ("autoscaling", "DeleteAutoScalingGroup"): Rule(_delete_group),
     ("autoscaling", "DescribeAutoScalingGroups"): Rule(after=_show_groups),
+    ("autoscaling", "DescribeScalingActivities"): Rule(_activities),
     ("elbv2", "CreateTargetGroup"): Rule(_create_target_group, _target_group_made),
     ("elbv2", "ModifyTargetGroupAttributes"): Rule(_target_group_there),
     ("elbv2", "DescribeTargetGroups"): Rule(_named_target_groups),

@@ -38,6 +38,7 @@ class StrictAws:
     pace: Pace = field(default_factory=Pace)
     fault: Fault = lambda _: None
     sick: set[str] = field(default_factory=set)
+    room: dict[str, int] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     regions: dict[str, Region] = field(default_factory=dict)
@@ -51,12 +52,14 @@ class StrictAws:
         for region in self.regions:
             wipe(region)
         self.pace, self.fault = pace or Pace(), lambda _: None
-        for kept in (self.sick, self.requests, self.violations, self.regions, self._written_at, self._answered):
+        for kept in (self.requests, self.violations, self.regions, self._written_at, self._answered):
             kept.clear()
+        self.sick.clear()
+        self.room.clear()
 
     def region(self, name: str) -> Region:
         if name not in self.regions:
-            self.regions[name] = Region(name, self.clock, self.pace, self.sick)
+            self.regions[name] = Region(name, self.clock, self.pace, self.sick, self.room)
         return self.regions[name]
 
     @property

@@ -61,6 +61,8 @@ class Clock:
 class Pace:
     """How long things take, in seconds."""
 
+    launch_s: float = 0.0
+    """Until Auto Scaling launches what a group wants."""
     boot_s: float = 5.0
     shutdown_s: float = 3.0
     health_check_s: float = 30.0
@@ -83,17 +85,23 @@ class Life:
 
 @dataclass
 class Region:
-    """One region's time. `sick`: instances or AMIs whose instances never answer as they should."""
+    """One region's time. `sick`: instances or AMIs whose instances never answer as they should. `room`: how many more
+    instances a region has the capacity for; one that is not named has enough."""
 
     name: str
     clock: Clock
     pace: Pace
     sick: set[str]
+    room: dict[str, int] = field(default_factory=dict)
     lives: dict[str, Life] = field(default_factory=dict)
     in_use_since: dict[str, float] = field(default_factory=dict)
     born: dict[tuple[str, str], float] = field(default_factory=dict)
     launches: list[tuple[str, str]] = field(default_factory=list)
     """(instance, AMI) in order."""
+    wants_since: dict[str, float] = field(default_factory=dict)
+    """Group -> since when it has been about to launch what it lacks."""
+    failures: dict[str, tuple[float, int]] = field(default_factory=dict)
+    """Group -> when a launch of its last failed, and how many have in all."""
 
     @property
     def ec2(self) -> Any:
@@ -175,6 +183,11 @@ class Region:
         found = self.autoscaling.autoscaling_groups[group]
         return any(one["ProcessName"] == process for one in found.suspended_processes)
 
+    def is_scaling_out(self, group: str) -> bool:
+        """Whether a group is about to launch instances."""
+        desired = self.autoscaling.autoscaling_groups[group].desired_capacity or 0
+        return desired > len(self.staying(group)) and not self.is_suspended(group, "Launch")
+
     # --- what happens
 
     def let_go(self, instance: str) -> None:
@@ -224,12 +237,28 @@ class Region:
         group = self.autoscaling.autoscaling_groups[name]
         staying = self.staying(name)
         missing = (group.desired_capacity or 0) - len(staying)
-        if missing > 0 and not self.is_suspended(name, "Launch"):
-            group.replace_autoscaling_group_instances(missing, group.get_propagated_tags())
-        elif missing < 0 and not self.is_suspended(name, "Terminate"):
+        if not self.is_scaling_out(name):
+            self.wants_since.pop(name, None)
+        else:
+            self._launch(name, missing)
+        if missing < 0 and not self.is_suspended(name, "Terminate"):
             unprotected = {one.instance.id for one in group.instance_states if not one.protected_from_scale_in}
             for instance in sorted(unprotected & set(staying))[:-missing]:
                 self.let_go(instance)
+
+    def _launch(self, name: str, missing: int) -> None:
+        """Auto Scaling launches after a while, as many as there is capacity for, and tries the others again."""
+        now = self.clock.now()
+        if now < self.wants_since.setdefault(name, now) + self.pace.launch_s:
+            return
+        count = min(missing, self.room.get(self.name, missing))
+        if count:
+            group = self.autoscaling.autoscaling_groups[name]
+            group.replace_autoscaling_group_instances(count, group.get_propagated_tags())
+        if self.name in self.room:
+            self.room[self.name] -= count
+        if count < missing:
+            self.failures[name] = now, self.failures.get(name, (now, 0))[1] + 1
 
     def _take_note(self) -> None:
         """Instances and target groups that were not known yet, and which of the latter are in use."""

@@ -15,17 +15,19 @@ shifted is kept in a tag on its listener or rule, so that the wait outlives the 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from factory.errors import ProviderError
 from factory.model import Layout
 from factory.rollout.model import FleetSpec, Generation, Observation
 from factory.rollout.providers.aws import asking, names, table, traffic
 from factory.rollout.providers.aws.calls import Calls, Clock, Connect, connector
+from factory.rollout.providers.aws.holding import hold
 from factory.rollout.providers.aws.making import Maker
 from factory.rollout.providers.aws.retiring import Remover
-from factory.rollout.providers.aws.state import Seen, see
+from factory.rollout.providers.aws.state import Group, Seen, see
 from factory.rollout.providers.aws.table import AwsSpec, Region
 from factory.rollout.providers.aws.traffic import Memory
 from factory.schema import Faults
@@ -64,11 +66,13 @@ class AwsProvider:
         )
 
     def launch(self, generation: Generation, count: int) -> None:
-        """Bring a generation up to `count`, spread over the regions. More than that are left as they are."""
+        """Bring a generation up to `count`, spread over the regions. More than that are left as they are. Launches that
+        go on of other rollouts, or of newer generations (this one is gone back to), end."""
         seen = {one: see(self._calls(one.name), self.fleet.name, one) for one in self.spec.regions}
         for one in seen.values():
             self._check_image(one, generation)
         seen = {region: self._all_named(one) for region, one in seen.items()}
+        seen = {region: self._held(one, partial(_is_given_up, generation)) for region, one in seen.items()}
         there = {region: one.effective(generation.number) for region, one in seen.items()}
         for region, more in _spread(there, count).items():
             calls = self._calls(region.name)
@@ -88,6 +92,8 @@ class AwsProvider:
         if nowhere:
             raise ProviderError(f"generation {min(nowhere)} has no healthy instance: it has none at all")
         is_forward = any(traffic.rises(traffic.fitted(asked, one.present), one.weights) for one in places)
+        if not self.spec.replaces:
+            places = [self._held(one, _is_complete) for one in places]
         for one in places:
             if problems and (is_forward or one.region in problems):
                 continue
@@ -139,7 +145,8 @@ class AwsProvider:
 
     def retire(self, instances: Iterable[str]) -> None:
         """End instances, and remove what their generations had once nothing of it is left; with no instances named,
-        only the latter. Called again while they end, it finds what can be removed by then."""
+        only the latter, and whatever was to be launched and is not there yet does not come any more. Called again while
+        they end, it finds what can be removed by then."""
         ids: dict[str, set[str]] = {}
         named = tuple(instances)
         for one in named:
@@ -150,9 +157,17 @@ class AwsProvider:
             seen = see(calls, self.fleet.name, region)
             remover = Remover(calls, self.fleet.name)
             mine = ids.get(region.name, set())
+            seen = self._held(seen, partial(_is_ended, mine) if named else lambda *_: True)
             remover.end(seen, mine)
             ended = seen.generations_of(mine)
             remover.clear(seen, ended.__contains__ if named else lambda _: True)
+
+    def _held(self, seen: Seen, is_due: Callable[[int, Group], bool]) -> Seen:
+        """Let groups launch no more, but for those that Auto Scaling is to keep whole (`replaces`) under traffic."""
+        kept = seen.weights if self.spec.replaces else {}
+        return hold(
+            self._calls(seen.region.name), seen, lambda number, group: number not in kept and is_due(number, group)
+        )
 
     def _check_image(self, seen: Seen, generation: Generation) -> None:
         """A generation never names two images."""
@@ -166,6 +181,23 @@ class AwsProvider:
 
     def _calls(self, region: str) -> Calls:
         return Calls(region, self.reach, self.clock)
+
+
+def _is_given_up(launched: Generation, number: int, group: Group) -> bool:
+    """Whether another generation is launched instead of this one."""
+    is_of_it = group.tags.get(names.ROLLOUT) == launched.rollout and number < launched.number
+    return number != launched.number and not is_of_it
+
+
+def _is_complete(_: int, group: Group) -> bool:
+    """Whether a group has what it was to launch."""
+    return not group.coming
+
+
+def _is_ended(instances: Set[str], _: int, group: Group) -> bool:
+    """Whether a group is to have nothing once these instances have ended, or has all that it was to launch."""
+    is_named = bool(group.members.keys() & instances) and group.staying <= instances
+    return is_named or not group.coming
 
 
 def _unhealthy(seen: Seen, asked: Mapping[int, int]) -> str | None:

@@ -53,6 +53,11 @@ class Refusal(ProviderError):
         self.code = code
 
 
+def is_gone(refusal: Refusal) -> bool:
+    """Whether Auto Scaling, which has one code for all, says that something is not there."""
+    return refusal.code == INVALID and "not found" in refusal.message.lower()
+
+
 @dataclass(frozen=True)
 class Clock:
     """What time it is (seconds since 1970), and how to wait."""

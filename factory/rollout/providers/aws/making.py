@@ -3,9 +3,10 @@
 Each step makes what is not there and takes what is, so that the whole may be repeated from any point. The size comes
 last: a group that has instances is complete. What has a generation's name but is of another image is refused.
 
-Instances are protected from scale-in: Auto Scaling ends only those that it is told to by id. Unless the fleet says
-`replaces`, it also launches none by itself: the image might have been revoked since. It never rebalances between zones,
-which may go beyond a group's maximum.
+Instances are protected from scale-in: Auto Scaling ends only those that it is told to by id. It launches only what a
+launch has asked for and has not come yet, unless the fleet says `replaces`: the image might have been revoked since.
+So a group is let launch by each launch, after its size is set, and held again by what is called next (`holding`). It
+never rebalances between zones, which may go beyond a group's maximum.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from factory.rollout.providers.aws.calls import (
     Refusal,
 )
 from factory.rollout.providers.aws.retiring import end_members
-from factory.rollout.providers.aws.state import Seen
+from factory.rollout.providers.aws.state import LAUNCH, Group, Seen
 from factory.rollout.providers.aws.table import AwsSpec, Region
 
 _NEVER = ("AZRebalance", "AlarmNotification", "ScheduledActions", "InstanceRefresh")
@@ -221,6 +222,14 @@ class Maker:
         never = _NEVER if self.spec.replaces else _NOT_BY_ITSELF
         self._of_group("suspend_processes", name, ScalingProcesses=list(never))
         self._of_group("update_auto_scaling_group", name, MinSize=0, MaxSize=count, DesiredCapacity=count)
+        self._of_group("resume_processes", name, ScalingProcesses=[LAUNCH])
+        self.calls.wait_for(lambda: self._is_sized(name, count))
+
+    def _is_sized(self, name: str, count: int) -> bool:
+        """Whether everybody sees what a group may launch: who gives it up goes by that."""
+        groups = self.calls.ask("autoscaling", "describe_auto_scaling_groups", AutoScalingGroupNames=[name])
+        found = [Group.read(one) for one in groups["AutoScalingGroups"]]
+        return bool(found) and found[0].desired == count and not found[0].is_held
 
     def _of_group(self, operation: str, name: str, **said: Any) -> None:
         self.calls.visible(

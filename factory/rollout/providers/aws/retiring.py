@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 from factory.rollout.providers.aws import names, traffic
 from factory.rollout.providers.aws.calls import (
     IN_USE,
-    INVALID,
     NO_SUCH_INSTANCE,
     NO_SUCH_TARGET_GROUP,
     NO_SUCH_TEMPLATE,
     Calls,
     Refusal,
+    is_gone,
 )
 from factory.rollout.providers.aws.state import Group, Seen
 
@@ -45,14 +45,9 @@ def end_members(calls: Calls, group: Group, instances: Iterable[str]) -> None:
                 ShouldDecrementDesiredCapacity=shrinks,
             )
         except Refusal as refusal:
-            if not _is_gone(refusal):
+            if not is_gone(refusal):
                 raise
         desired, staying = desired - shrinks, staying - 1
-
-
-def _is_gone(refusal: Refusal) -> bool:
-    """Whether Auto Scaling, which has one code for all, says that something is not there."""
-    return refusal.code == INVALID and "not found" in refusal.message.lower()
 
 
 @dataclass(frozen=True)
@@ -144,6 +139,6 @@ class Remover:
         except Refusal as refusal:
             if refusal.code in IN_USE:
                 return False
-            if refusal.code not in (NO_SUCH_TARGET_GROUP, *NO_SUCH_TEMPLATE) and not _is_gone(refusal):
+            if refusal.code not in (NO_SUCH_TARGET_GROUP, *NO_SUCH_TEMPLATE) and not is_gone(refusal):
                 raise
         return True

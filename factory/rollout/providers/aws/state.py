@@ -17,6 +17,8 @@ from factory.rollout.providers.aws.calls import NO_SUCH_TARGET_GROUP, Calls, Ref
 from factory.rollout.providers.aws.table import Region
 from factory.rollout.providers.aws.traffic import Front
 
+LAUNCH = "Launch"
+"""The process of Auto Scaling by which a group comes to what is desired of it."""
 _OVER = frozenset({"shutting-down", "terminated"})
 _STOPPING = _OVER | {"stopping", "stopped"}
 _TAGS_AT_ONCE = 20
@@ -25,14 +27,29 @@ _TAGS_AT_ONCE = 20
 
 @dataclass(frozen=True)
 class Group:
-    """An Auto Scaling group of the fleet. `members`: instance -> its state of life in the group."""
+    """An Auto Scaling group of the fleet. `is_held`: it launches nothing (its process `Launch` is suspended), whatever
+    is desired. `members`: instance -> its state of life in the group."""
 
     name: str
     tags: Mapping[str, str]
     least: int
     desired: int
+    is_held: bool
     members: Mapping[str, str]
     target_groups: tuple[str, ...]
+
+    @staticmethod
+    def read(said: Mapping[str, Any]) -> Group:
+        """From what Auto Scaling says of it."""
+        return Group(
+            name=said["AutoScalingGroupName"],
+            tags=names.from_list(said.get("Tags")),
+            least=said["MinSize"],
+            desired=said["DesiredCapacity"],
+            is_held=any(one["ProcessName"] == LAUNCH for one in said.get("SuspendedProcesses", ())),
+            members={one["InstanceId"]: one["LifecycleState"] for one in said.get("Instances", ())},
+            target_groups=tuple(said.get("TargetGroupARNs", ())),
+        )
 
     @property
     def generation(self) -> int | None:
@@ -43,6 +60,11 @@ class Group:
     def staying(self) -> frozenset[str]:
         """The members that it is not letting go."""
         return frozenset(one for one, life in self.members.items() if not _leaves(life))
+
+    @property
+    def coming(self) -> int:
+        """How many it is still going to launch by itself, now or once there is capacity."""
+        return 0 if self.is_held else max(0, self.desired - len(self.staying))
 
 
 def _leaves(life: str) -> bool:
@@ -65,7 +87,7 @@ class Seen:
     @cached_property
     def present(self) -> frozenset[int]:
         """The generations that are to have instances here."""
-        return frozenset(number for number, group in self.groups.items() if group.desired or group.staying)
+        return frozenset(number for number, group in self.groups.items() if group.coming or group.staying)
 
     @cached_property
     def weights(self) -> dict[int, int]:
@@ -104,8 +126,7 @@ class Seen:
         group = self.groups.get(generation)
         if group is None:
             return 0
-        dead = len(self.dead(group))
-        return max(group.desired, len(group.staying)) - dead
+        return len(group.staying) + group.coming - len(self.dead(group))
 
     def generations_of(self, instances: Iterable[str]) -> frozenset[int]:
         """Which generations instances are of, also those that ended."""
@@ -119,7 +140,7 @@ class Seen:
     def is_empty(self, generation: int) -> bool:
         """Whether nothing of a generation is left here that lives or is to live."""
         group = self.groups.get(generation)
-        if group is not None and (group.desired or group.members):
+        if group is not None and (group.coming or group.members):
             return False
         mine = (m for m in self.machines.values() if names.generation_of(names.from_list(m.get("Tags"))) == generation)
         return all(machine["State"]["Name"] == "terminated" for machine in mine)
@@ -174,7 +195,7 @@ def see(calls: Calls, fleet: str, region: Region, *, health: bool = False) -> Se
     groups = {
         group.generation: group
         for group in map(
-            _group, calls.all("autoscaling", "describe_auto_scaling_groups", "AutoScalingGroups", Filters=by_tag)
+            Group.read, calls.all("autoscaling", "describe_auto_scaling_groups", "AutoScalingGroups", Filters=by_tag)
         )
         if group.generation is not None
     }
@@ -189,17 +210,6 @@ def see(calls: Calls, fleet: str, region: Region, *, health: bool = False) -> Se
     for arn in generations:
         said |= _health(calls, arn)
     return Seen(region, groups, machines, front, generations, said)
-
-
-def _group(said: Mapping[str, Any]) -> Group:
-    return Group(
-        name=said["AutoScalingGroupName"],
-        tags=names.from_list(said.get("Tags")),
-        least=said["MinSize"],
-        desired=said["DesiredCapacity"],
-        members={one["InstanceId"]: one["LifecycleState"] for one in said.get("Instances", ())},
-        target_groups=tuple(said.get("TargetGroupARNs", ())),
-    )
 
 
 def _generations(calls: Calls, fleet: str, groups: Mapping[int, Group], front: Front) -> dict[str, int]:
