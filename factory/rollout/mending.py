@@ -21,7 +21,7 @@ from factory.rollout.engine import AGAIN_S
 from factory.rollout.fleet import Serving
 from factory.rollout.heal import End, Limits, Move, Progress
 from factory.rollout.looking import Ground, LayoutPapers, between_s, images_of, steady
-from factory.rollout.model import Action, FleetSpec, Generation, Shift
+from factory.rollout.model import Action, FleetSpec, Generation, Retire, Shift
 from factory.rollout.sight import Seen, Sight
 
 Tell = Callable[[str], None]
@@ -69,10 +69,17 @@ class Mender:
                 self.tell(note)
             self.hand.note(standing.observed, dict.fromkeys(move.progress.retired[len(progress.retired) :], "retired"))
             if move.end is not None:
+                self._tidy(standing)
                 return self._mended(move, standing)
             progress = self._act(move, standing, now)
             self.sleep(between_s(self.sight))
             standing = self._stand(self._see())
+
+    def _tidy(self, standing: Standing) -> None:
+        """What was launched and did not come does not come later, when nobody asks whether it may still run."""
+        problem = self.hand.make(Retire(()), standing.observed)
+        if problem is not None:
+            self.tell(f"what is left beside the instances was not removed: {problem}")
 
     def _stand(self, seen: Seen) -> Standing:
         return self.ground.standing(self.serving, seen, None, self.clock())

@@ -83,3 +83,25 @@ def test_size_is_come_to_and_gone_back_from(healed: Healed) -> None:
     healed.stage.spec = replace(healed.stage.spec, size=2)
     assert healed.heal(scales).end == End.DONE
     assert healed.running() == two
+
+
+def test_replacement_that_never_came_does_not_come_when_healing_is_over(healed: Healed) -> None:
+    first, second = healed.running()
+    aws = healed.stage.aws
+    aws.region(HERE).end(native(first))
+    aws.clock.sleep(20)
+    aws.room[HERE] = 0
+    done = healed.heal(Limits(breaker=1))
+    assert (done.end, done.launched) == (End.BREAKER, ())
+    aws.room.clear()
+    aws.clock.sleep(120)
+    assert healed.running() == [second]
+    assert len(aws.region(HERE).launches) == 2
+
+
+def test_group_of_a_healed_fleet_launches_no_more(healed: Healed) -> None:
+    first, _ = healed.running()
+    healed.stage.aws.region(HERE).end(native(first))
+    healed.stage.aws.clock.sleep(20)
+    assert healed.heal().end == End.DONE
+    assert healed.stage.aws.region(HERE).is_suspended("factory-web-1", "Launch")

@@ -235,6 +235,108 @@ def test_instances_that_answer_wrongly_are_not_healthy(stage: Stage) -> None:
     assert [one.healthy for one in stage.provider().observe().instances] == [False, False]
 
 
+# --- what was asked for, and is not there yet
+
+
+def held(stage: Stage, number: int = 1) -> bool:
+    """Whether a generation's group launches nothing."""
+    return stage.aws.region(HERE).is_suspended(f"factory-web-{number}", "Launch")
+
+
+def test_group_that_has_its_count_launches_no_more(stage: Stage) -> None:
+    """Whatever becomes of its instances: the image may have been revoked since."""
+    stage.provider().launch(stage.account.generation(), 2)
+    assert not held(stage)
+    stage.aws.clock.sleep(16)
+    stage.provider().shift({1: 100})
+    assert held(stage)
+    scaling = stage.account.connect("autoscaling", HERE)
+    scaling.update_auto_scaling_group(AutoScalingGroupName="factory-web-1", MaxSize=3, DesiredCapacity=3)
+    stage.aws.clock.sleep(60)
+    assert len(stage.provider().observe().instances) == 2
+    stage.provider().launch(stage.account.generation(), 3)
+    assert len(stage.provider().observe().instances) == 3
+    stage.provider().retire([])
+    assert held(stage)
+
+
+def test_group_that_lacks_some_goes_on_only_with_the_next_launch(stage: Stage) -> None:
+    stage.aws.room[HERE] = 1
+    stage.provider().launch(stage.account.generation(), 2)
+    stage.aws.clock.sleep(16)
+    stage.provider().shift({1: 100})
+    assert not held(stage), "one is still to come"
+    stage.provider().retire([])
+    stage.aws.room.clear()
+    stage.aws.clock.sleep(60)
+    assert len(stage.provider().observe().instances) == 1
+    stage.provider().launch(stage.account.generation(), 2)
+    assert len(stage.provider().observe().instances) == 2
+
+
+def test_launch_of_another_rollout_ends_what_an_older_one_still_launches(stage: Stage) -> None:
+    stage.aws.reset(Pace(launch_s=20))
+    stage.provider().launch(stage.account.generation(1, "a"), 2)
+    stage.provider().launch(stage.account.generation(2, "b"), 1)
+    stage.aws.clock.sleep(60)
+    assert {one.generation for one in stage.provider().observe().instances} == {2}
+
+
+def test_launch_of_what_is_gone_back_to_ends_the_newer_ones_of_its_rollout(stage: Stage) -> None:
+    older, newer = stage.account.generation(1, "a"), stage.account.generation(2, "b")
+    stage.aws.room[HERE] = 0
+    stage.provider().launch(newer, 2)
+    assert not held(stage, 2)
+    stage.provider().launch(replace(older, rollout=newer.rollout), 2)
+    assert held(stage, 2)
+    stage.provider().launch(newer, 2)
+    stage.provider().launch(replace(newer, number=3), 1)
+    assert not held(stage, 2), "the baseline of a rollout is launched beside it"
+
+
+def test_retiring_all_that_came_of_a_launch_ends_the_rest_of_it(stage: Stage) -> None:
+    stage.aws.room[HERE] = 2
+    stage.provider().launch(stage.account.generation(), 3)
+    first, second = (one.id for one in stage.provider().observe().instances)
+    stage.provider().retire([first])
+    assert not held(stage), "one of three has gone, and one is still to come"
+    stage.provider().retire([second])
+    stage.aws.room.clear()
+    stage.until(lambda: not stage.provider().observe().instances)
+    stage.aws.clock.sleep(60)
+    assert stage.provider().observe().instances == ()
+    stage.provider().retire([])
+    assert stage.left() == []
+
+
+def test_launch_given_up_while_its_answer_is_lost_and_nothing_is_seen_yet(stage: Stage) -> None:
+    """The last request of a launch is carried out, and the process dies of it; another one gives the rollout up."""
+    stage.aws.reset(Pace(launch_s=20))
+    stage.aws.fault = lambda request: "lose" if request.operation == "ResumeProcesses" else None
+    with pytest.raises(ProviderError):
+        stage.provider().launch(stage.account.generation(), 2)
+    stage.aws.fault = lambda _: None
+    assert stage.provider().observe().instances == ()
+    stage.provider().retire([])
+    stage.aws.clock.sleep(60)
+    assert stage.provider().observe().instances == ()
+    stage.provider().retire([])
+    assert stage.left() == []
+
+
+def test_group_that_replaces_by_itself_is_held_only_without_traffic(stage: Stage) -> None:
+    stage.spec = fleet(stage.account, replaces=True)
+    up(stage)
+    stage.provider().shift({1: 100})
+    stage.aws.room[HERE] = 0
+    stage.provider().launch(stage.account.generation(2, "b"), 2)
+    stage.provider().retire([])
+    assert not held(stage, 1)
+    stage.aws.room.clear()
+    stage.aws.clock.sleep(60)
+    assert {one.generation for one in stage.provider().observe().instances} == {1}
+
+
 # --- traffic
 
 

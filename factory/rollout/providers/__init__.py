@@ -44,7 +44,8 @@ class Provider(Protocol):
     def retire(self, instances: Iterable[str]) -> None:
         """Stop these instances (by id) for good and remove all that was theirs. Those already gone are no error.
         Nothing takes their place: their generation has so many fewer. What was made beside them for a generation that
-        has none any more goes too, if it can yet; with none named, only that, of all generations."""
+        has none any more goes too, if it can yet; with none named, only that, of all generations, and what was launched
+        and has not come (AWS had no room) does not come any more: a rollout, or healing, ends with it."""
         ...
 
 
