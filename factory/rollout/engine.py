@@ -3,7 +3,7 @@
 A turn: what there is is observed and probed; orders are read; the machine decides; state and intents are committed in
 one transaction, under this engine's fence; then each call is made, and how it went is noted. Whatever dies in between,
 the next engine takes the lease, sees what there is, and asks for what is wanted: calls say what is to be, so that
-doing one again does no harm. Trust is asked anew before every launch. Before a good end is written down, the provider
+doing one again does no harm. Trust is asked anew before every launch. Before an end is written down, the provider
 removes what it made beside the instances of generations that have none any more.
 
 Whatever asks others for health or for numbers is done aside: an order to abort is obeyed while a source hangs. The
@@ -315,7 +315,7 @@ class Engine:
     def _tidied(self, decision: Decision) -> Decision:
         """A decision that is an end only once the provider has removed what is left beside instances: whoever dies in
         between is followed by one who comes to the same end, and to this. That it could not be done is told."""
-        if decision.status.state not in (State.SUCCEEDED, State.ROLLED_BACK) or self.status.state in TERMINAL:
+        if decision.status.state not in TERMINAL or self.status.state in TERMINAL:
             return decision
         catalog, fence = self.around.catalog, self.around.fence
         (intent,) = rollouts.intend(catalog, fence, self.plan.fleet.name, [_text(Retire(()))], self.known.id)

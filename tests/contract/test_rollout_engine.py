@@ -227,12 +227,13 @@ def test_end_is_the_same_where_what_is_left_cannot_be_removed_and_that_is_told(t
         assert known.ended == State.ROLLED_BACK
 
 
-def test_nothing_is_removed_where_there_was_no_way_back(tmp_path: Path) -> None:
+def test_no_instance_is_retired_where_there_was_no_way_back(tmp_path: Path) -> None:
+    """But what was launched and has not come is not to come: neither image may run."""
     trust = Trusted()
     with driven(tmp_path, trust=trust) as it:
         it.until(State.ANALYSING)
         trust.refused |= {NEW.digest: "CVE-2026-1", OLD.digest: "CVE-2026-1"}
-        assert retired_when_done(it, State.ROLLBACK_FAILED) == []
+        assert retired_when_done(it, State.ROLLBACK_FAILED) == [()]
 
 
 def test_order_to_abort_is_kept_while_the_provider_does_not_answer(tmp_path: Path) -> None:
