@@ -167,22 +167,29 @@ def rolled(run: Run) -> None:
         return [one for one in left if "instance" not in one] == sorted(wanted) and len(left) == len(wanted) + 3
 
     run.until(retire, is_gone)
+    stage.provider().retire(())
+    stage.aws.clock.sleep(60)
     found = stage.provider().observe()
     assert [(one.generation, one.healthy) for one in found.instances] == [(2, True)] * 3
+    assert stage.aws.region(HERE).is_suspended("factory-web-2", "Launch")
     assert found.weights == {2: 100}
 
 
 @settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(steps=st.lists(STEPS, max_size=4), lag_s=st.sampled_from([0.0, 0.0, 3.0]))
-@example(steps=EXAMPLES[0], lag_s=3.0)
-@example(steps=EXAMPLES[1], lag_s=0.0)
-@example(steps=EXAMPLES[2], lag_s=3.0)
-@example(steps=EXAMPLES[3], lag_s=3.0)
+@given(
+    steps=st.lists(STEPS, max_size=4),
+    lag_s=st.sampled_from([0.0, 0.0, 3.0]),
+    launch_s=st.sampled_from([0.0, 0.0, 12.0]),
+)
+@example(steps=EXAMPLES[0], lag_s=3.0, launch_s=0.0)
+@example(steps=EXAMPLES[1], lag_s=0.0, launch_s=12.0)
+@example(steps=EXAMPLES[2], lag_s=3.0, launch_s=0.0)
+@example(steps=EXAMPLES[3], lag_s=3.0, launch_s=12.0)
 def test_whatever_goes_wrong_repeated_calls_come_to_the_same_end(
-    account: tuple[StrictAws, Account], steps: list[Step], lag_s: float
+    account: tuple[StrictAws, Account], steps: list[Step], lag_s: float, launch_s: float
 ) -> None:
     aws, there = account
-    aws.reset(Pace(lag_s=lag_s))
+    aws.reset(Pace(lag_s=lag_s, launch_s=launch_s))
     aws.clock.sleep(60)
     run = Run(Stage(aws, there, fleet(there, size=3)))
     for step in steps:
