@@ -298,12 +298,18 @@ def kill(pid: int, is_it: Callable[[], bool], wait_s: float = 10) -> bool:
     return _await(pid, is_it, wait_s, signal.SIGKILL)
 
 
+def tell(pid: int, is_it: Callable[[], bool], what: signal.Signals) -> None:
+    """Send a signal to a process that `is_it` still says is the right one, asked as `kill` does; nothing if it is gone.
+    Comes back at once."""
+    _await(pid, is_it, 0, what)
+
+
 def await_end(pid: int, is_it: Callable[[], bool], wait_s: float) -> bool:
     """Whether a process (of which `is_it` says that it is the right one) has ended after at most `wait_s` seconds."""
     return _await(pid, is_it, wait_s, None)
 
 
-def _await(pid: int, is_it: Callable[[], bool], wait_s: float, kill_by: signal.Signals | None) -> bool:
+def _await(pid: int, is_it: Callable[[], bool], wait_s: float, send: signal.Signals | None) -> bool:
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -311,8 +317,8 @@ def _await(pid: int, is_it: Callable[[], bool], wait_s: float, kill_by: signal.S
     try:
         if not is_it():
             return True
-        if kill_by is not None:
-            signal.pidfd_send_signal(descriptor, kill_by)
+        if send is not None:
+            signal.pidfd_send_signal(descriptor, send)
         return bool(select.select([descriptor], [], [], wait_s)[0])
     except ProcessLookupError:
         return True

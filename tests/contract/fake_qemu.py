@@ -81,7 +81,7 @@ def converse(connection: socket.socket, usernet: Callable[[], str]) -> None:
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
-    request_queue_size = 128
+    request_queue_size = 1  # as libslirp listens: connections that it is too slow for are dropped
 
     def __init__(self, *how: Any) -> None:
         self.connections: dict[int, str] = {}

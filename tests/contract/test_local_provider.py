@@ -18,7 +18,7 @@ from local_fleets import LocalWorld, fleet_of, free_port, load
 from factory import proc
 from factory.errors import ProviderError
 from factory.rollout.model import External, Health, HttpProbe, Observation
-from factory.rollout.providers.local import front, guests, tags
+from factory.rollout.providers.local import guests, running, tags
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_a_haproxy_that_hangs_is_told_and_waited_for_only_a_while(
 ) -> None:
     world.up(1, 1)
     world.provider.shift({1: 100})
-    monkeypatch.setattr(front, "_ANSWERS_S", 0.2)
+    monkeypatch.setattr(running, "_ANSWERS_S", 0.2)
     os.kill(world.processes()[tags.FRONT], signal.SIGSTOP)
     with pytest.raises(ProviderError, match="HAProxy does not answer"):
         world.provider.observe()

@@ -23,6 +23,7 @@ FLEET = FleetSpec(
 STAT = """\
 # pxname,svname,qcur,scur,status,weight,uweight,check_status,check_code,check_desc,last_chk,addr,hrsp_2xx,hrsp_5xx,
 fleet,web-g1-01,0,3,UP,128,128,L7OK,200,Layer7 check passed,,127.0.0.1:40001,90,7,
+fleet,web-g1-01.last,0,2,no check,128,128,,,,,127.0.0.1:40001,5,1,
 fleet,web-g1-02,0,0,DOWN 1/3,128,128,L7STS,503,Layer7 wrong status,Service Unavailable,127.0.0.1:40002,
 fleet,web-g2-01,0,1,DRAIN,0,30,* L7OK,200,Layer7 check passed,,127.0.0.1:40003,
 fleet,web-g2-02,0,0,DRAIN 1/3,0,0,INI,,Initializing,,127.0.0.1:40004,
@@ -136,21 +137,27 @@ def test_servers_in_a_config_are_those_it_was_written_for(servers: list[Server])
 def test_seen_in_a_stat() -> None:
     seen = haproxy.seen_in(STAT)
     assert {name: (one.up, one.healthy, one.draining, one.weight, one.sessions) for name, one in seen.items()} == {
-        "web-g1-01": (True, True, False, 128, 3),
+        "web-g1-01": (True, True, False, 128, 5),
         "web-g1-02": (False, False, False, 0, 0),
         "web-g2-01": (True, True, True, 0, 1),
         "web-g2-02": (True, None, True, 0, 0),
         "web-g2-03": (False, False, True, 0, 0),
         "web-g2-04": (True, True, False, 9, 0),
     }
-    assert [one.answered for one in seen.values() if one.answered] == [(("2xx", 90), ("5xx", 7))]
+    assert [one.answered for one in seen.values() if one.answered] == [(("2xx", 95), ("5xx", 8))]
     assert seen["web-g2-01"].server == Server("web-g2-01", 40003, 30)
     assert [one.why for one in seen.values() if one.why] == ["it answers with status 503"]
 
 
 def test_a_server_without_weight_drains() -> None:
-    assert haproxy.weighing(Server("a", 1)) == ["set server fleet/a state drain"]
-    assert haproxy.weighing(Server("a", 1, 7)) == ["set server fleet/a weight 7", "set server fleet/a state ready"]
+    assert haproxy.weighing(Server("a", 1)) == [
+        "set server fleet/a.last weight 0", "set server fleet/a.last state drain",
+        "set server fleet/a weight 0", "set server fleet/a state drain",
+    ]  # fmt: skip
+    assert haproxy.weighing(Server("a", 1, 7)) == [
+        "set server fleet/a.last weight 7", "set server fleet/a.last state ready",
+        "set server fleet/a weight 7", "set server fleet/a state ready",
+    ]  # fmt: skip
 
 
 def test_quoted_has_no_meaning_left() -> None:

@@ -7,7 +7,7 @@ import re
 import shutil
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,12 +26,13 @@ _SECRET_BYTES = 32 << 10
 _EXTERNAL = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 
 
-def of(fleet: FleetSpec, image_arch: str, folder: Path, *, running: int, front_runs: bool) -> list[str]:
-    """Every reason why the fleet cannot be run, each with what to do. `running`: guests that it has already."""
+def of(fleet: FleetSpec, image_arch: str, folder: Path, *, running: int, fronts: Collection[int]) -> list[str]:
+    """Every reason why the fleet cannot be run, each with what to do. `running`: guests that it has already;
+    `fronts`: the processes that may have its address, since they are its own."""
     return [
         *_missing_programs(),
         *_architecture(image_arch),
-        *_listen(fleet, front_runs),
+        *_listen(fleet, fronts),
         *_memory(fleet, running),
         *_folder(folder),
         *_external(fleet),
@@ -54,7 +55,7 @@ def _architecture(image_arch: str) -> Iterator[str]:
         yield f"the image is for {image_arch}, and local fleets run {ARCH} only; choose an image of that architecture"
 
 
-def _listen(fleet: FleetSpec, front_runs: bool) -> Iterator[str]:
+def _listen(fleet: FleetSpec, fronts: Collection[int]) -> Iterator[str]:
     where = f"fleet.{fleet.name}.listen"
     if fleet.listen is None:
         yield f'{where} is missing; say where the fleet is reached, such as "127.0.0.1:8080"'
@@ -64,12 +65,12 @@ def _listen(fleet: FleetSpec, front_runs: bool) -> Iterator[str]:
     if not port.isdigit() or not 0 < int(port) < 65536 or not host:
         yield f'{where}: {fleet.listen!r} is no HOST:PORT; such as "127.0.0.1:8080"'
         return
-    why = None if front_runs else _why_not_bound(host, int(port))
+    why = _why_not_bound(host, int(port), fronts)
     if why is not None:
         yield f"{where}: {fleet.listen} cannot be had: {why}"
 
 
-def _why_not_bound(host: str, port: int) -> str | None:
+def _why_not_bound(host: str, port: int, fronts: Collection[int]) -> str | None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as one:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -80,12 +81,15 @@ def _why_not_bound(host: str, port: int) -> str | None:
             return "this user may not listen there; choose a port of 1024 or more"
         except OSError as error:
             if error.errno == 98:
-                return f"{_holder(port) or 'another program'} listens there; end it, or choose another port"
+                holder = _holder(port)
+                if holder in fronts:
+                    return None
+                return f"{_called(holder)} listens there; end it, or choose another port"
             return f"{error.strerror}; choose an address of this host"
     return None
 
 
-def _holder(port: int) -> str | None:
+def _holder(port: int) -> int | None:
     """Which process listens on a port, where we may see that."""
     inodes = set()
     for table in ("tcp", "tcp6"):
@@ -97,8 +101,15 @@ def _holder(port: int) -> str | None:
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if any(str(link.readlink()) in inodes for link in (folder / "fd").iterdir()):
-                return f"{(folder / 'comm').read_text().strip()} (process {folder.name})"
+                return int(folder.name)
     return None
+
+
+def _called(pid: int | None) -> str:
+    try:
+        return f"{Path(f'/proc/{pid}/comm').read_text().strip()} (process {pid})"
+    except OSError:
+        return "another program"
 
 
 def _memory(fleet: FleetSpec, running: int) -> Iterator[str]:

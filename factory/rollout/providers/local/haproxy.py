@@ -3,20 +3,34 @@
 The file holds what is to be, servers and weights included, so that a HAProxy started from it serves as the one before
 it did. It is also our own record of the weights: `servers_in` reads back what `config` wrote. Knowledge of the formats:
 HAProxy 2.6 (configuration manual; management guide, section 9), tried with 2.6.12.
+
+Each instance stands there twice: as itself, checked, and as its last resort, a `backup` of the same weight that is not
+checked and gets something only while no checked one is up. So checks choose among instances, and never end a service:
+a host that stalls, or a new check that the old image does not pass, makes all of them unhealthy at once.
 """
 
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from factory.digest import Digest, of_bytes
 from factory.rollout.model import FleetSpec, Health
 
 SOCKET = "haproxy.sock"
+SOCKET_VARIABLE = "FACTORY_FRONT_SOCKET"
+"""The variable that says what a HAProxy calls its socket while it starts: each another, since one that takes over from
+another must not take that one's socket over, too. It is called SOCKET once it answers."""
+
 BACKEND = "fleet"
-RISE_LEAST, FALL = 1, 2
+_RESORT = ".last"
+_FALL_LEAST, _FALL_MOST, _FALL_S = 2, 5, 5.0
+
+ENDS_S = 60
+"""So long a HAProxy that another one has taken over from may go on with the sessions that it has."""
 
 _SERVER = re.compile(r" {4}server (?P<name>[a-z0-9-]+) 127\.0\.0\.1:(?P<port>\d{1,5}) .* weight (?P<weight>\d{1,3})$")
 _CODES = ("1xx", "2xx", "3xx", "4xx", "5xx")
@@ -64,26 +78,28 @@ def config(fleet: FleetSpec, servers: Iterable[Server]) -> str:
     """The whole configuration file. Sockets are named relative to the folder that HAProxy is started in.
 
     A request that a server did not answer at all (refused, closed) is given to another one where asking twice does no
-    harm (GET, HEAD, OPTIONS); others only where they did not reach it. `noreuseport`: the kernel would share the
-    address between two HAProxies without a word.
+    harm (GET, HEAD, OPTIONS); others only where they did not reach it. QEMU has room for one connection that waits:
+    while it is stalled the others are dropped, so they are tried again each second, for as long as a client may wait.
+    `noreuseport`: the kernel would share the address between two HAProxies without a word.
     """
     http = fleet.health.http is not None
     lines = [
         "# Written by factory before each change of what runs. Changes made here by hand are lost.",
         "global",
-        f"    stats socket unix@./{SOCKET} mode 600 level admin",
+        f'    stats socket "unix@./${{{SOCKET_VARIABLE}}}" mode 600 level admin expose-fd listeners',
+        f"    hard-stop-after {ENDS_S}s",
         "    nbthread 1",
         "    noreuseport",
         "    maxconn 2000",
         "    no strict-limits",
         "defaults",
         f"    mode {'http' if http else 'tcp'}",
-        "    timeout connect 3s",
+        "    timeout connect 1s",
         "    timeout client 60s",
         "    timeout server 60s",
         "    timeout queue 10s",
         f"    timeout check {_ms(fleet.health.timeout_s)}",
-        "    retries 3",
+        "    retries 10",
         "    option redispatch 1",
         *(
             [
@@ -100,10 +116,20 @@ def config(fleet: FleetSpec, servers: Iterable[Server]) -> str:
         f"    default_backend {BACKEND}",
         f"backend {BACKEND}",
         "    balance roundrobin",
+        "    option allbackups",
         *_check_lines(fleet),
-        *(f"    {_server_line(server, fleet.health)}" for server in sorted(servers, key=lambda one: one.name)),
+        *(
+            f"    server {line} weight {server.weight}"
+            for server in sorted(servers, key=lambda one: one.name)
+            for line in _server_lines(server, fleet.health)
+        ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def frame(fleet: FleetSpec) -> Digest:
+    """What tells whether a HAProxy was started as it is to be now. Its servers can be told to it, the rest cannot."""
+    return of_bytes(config(fleet, [Server("any", 1)]).encode())
 
 
 def servers_in(text: str) -> list[Server]:
@@ -115,32 +141,52 @@ def servers_in(text: str) -> list[Server]:
     ]
 
 
-def adding(server: Server, health: Health) -> str:
-    """The command that adds a server: in maintenance, until `opening` says otherwise."""
-    return f"add server {BACKEND}/{server.name} 127.0.0.1:{server.port} {_check(health)} weight 0"
+def adding(server: Server, health: Health) -> list[str]:
+    """The commands that add a server: in maintenance, until `opening` says otherwise. Where there is no last resort
+    there may be the server (who added it was killed), never the other way round."""
+    return [f"add server {BACKEND}/{line} weight 0" for line in _server_lines(server, health)]
 
 
 def opening(name: str) -> list[str]:
     """The commands that end a server's maintenance. Its health is looked at; it gets nothing before `weighing`."""
-    return [f"enable health {BACKEND}/{name}", f"set server {BACKEND}/{name} state drain"]
+    return [
+        f"set server {BACKEND}/{name}{_RESORT} state drain",
+        f"enable health {BACKEND}/{name}",
+        f"set server {BACKEND}/{name} state drain",
+    ]
 
 
 def weighing(server: Server) -> list[str]:
-    """The commands that give a server its weight; without one it drains: sessions that are open go on."""
-    target = f"{BACKEND}/{server.name}"
-    if server.weight == 0:
-        return [f"set server {target} state drain"]
-    return [f"set server {target} weight {server.weight}", f"set server {target} state ready"]
+    """The commands that give a server its weight; without one it drains: sessions that are open go on. The server
+    comes last: it is what one sees."""
+    targets = [f"{BACKEND}/{server.name}{_RESORT}", f"{BACKEND}/{server.name}"]
+    state = "ready" if server.weight else "drain"
+    return [
+        f"set server {target} {what}" for target in targets for what in (f"weight {server.weight}", f"state {state}")
+    ]
 
 
-def removing(name: str) -> list[str]:
-    """The commands that take a server away; the last is refused while sessions are open."""
-    return [f"set server {BACKEND}/{name} state maint", f"del server {BACKEND}/{name}"]
+def closing(name: str) -> list[str]:
+    """The commands that put a server in maintenance: it may be taken away then."""
+    return [f"set server {BACKEND}/{one} state maint" for one in (name + _RESORT, name)]
 
 
-def cutting(name: str) -> str:
-    """The command that ends a server's sessions."""
-    return f"shutdown sessions server {BACKEND}/{name}"
+def removing(name: str) -> list[tuple[str, str]]:
+    """The commands that take a server away, the server itself last: refused while sessions are open; each with the one
+    that ends its sessions."""
+    return [
+        (f"del server {BACKEND}/{one}", f"shutdown sessions server {BACKEND}/{one}") for one in (name + _RESORT, name)
+    ]
+
+
+WHO = "show info"
+"""Asks a HAProxy about itself."""
+
+
+def pid_in(info: str) -> int | None:
+    """Which process it is, from the answer to WHO; None where it is none."""
+    found = re.search(r"^Pid: (\d+)$", info, re.MULTILINE)
+    return int(found.group(1)) if found else None
 
 
 SHOW = f"show stat {BACKEND} 4 -1"
@@ -150,7 +196,11 @@ SHOW = f"show stat {BACKEND} 4 -1"
 def seen_in(stat: str) -> dict[str, Seen]:
     """Name -> server, from the answer to SHOW. Raises ValueError or KeyError where it is none."""
     found = {}
-    for row in csv.DictReader(stat.removeprefix("# ").splitlines()):
+    rows = {row["svname"]: row for row in csv.DictReader(stat.removeprefix("# ").splitlines())}
+    for name, row in rows.items():
+        if name.endswith(_RESORT):
+            continue
+        both = [row, *([rows[name + _RESORT]] if name + _RESORT in rows else [])]
         status = row["status"].split(" ")[0]
         checked = row["check_status"].removeprefix("* ")
         up = status in ("UP", "DRAIN")
@@ -162,8 +212,10 @@ def seen_in(stat: str) -> dict[str, Seen]:
             why="" if up else _why(checked, row),
             draining=status in ("DRAIN", "MAINT"),
             closed=status == "MAINT",
-            sessions=int(row["scur"]),
-            answered=tuple((code, int(row[f"hrsp_{code}"])) for code in _CODES if row.get(f"hrsp_{code}")),
+            sessions=sum(int(one["scur"]) for one in both),
+            answered=tuple(
+                (code, sum(int(one[f"hrsp_{code}"] or 0) for one in both)) for code in _CODES if row.get(f"hrsp_{code}")
+            ),
         )
     return found
 
@@ -188,12 +240,17 @@ def bind_address(listen: str) -> str:
     return f"{host[1:-1]}:{port}" if host.startswith("[") else listen
 
 
-def _server_line(server: Server, health: Health) -> str:
-    return f"server {server.name} 127.0.0.1:{server.port} {_check(health)} weight {server.weight}"
+def _server_lines(server: Server, health: Health) -> list[str]:
+    """The server and its last resort, without their weight."""
+    address = f"127.0.0.1:{server.port}"
+    return [f"{server.name} {address} {_check(health)}", f"{server.name}{_RESORT} {address} backup"]
 
 
 def _check(health: Health) -> str:
-    return f"check inter {_ms(health.interval_s)} rise {max(RISE_LEAST, health.successes)} fall {FALL}"
+    """A server that got something falls after five looks that found it ill, or two that are far apart: a moment's stall
+    of a busy host is no illness."""
+    fall = max(_FALL_LEAST, min(_FALL_MOST, math.ceil(_FALL_S / health.interval_s)))
+    return f"check inter {_ms(health.interval_s)} rise {health.successes} fall {fall}"
 
 
 def _check_lines(fleet: FleetSpec) -> list[str]:

@@ -39,7 +39,7 @@ class LocalProvider:
     def faults(self, image_arch: str) -> list[str]:
         """Why this fleet cannot be run here, each with what to do."""
         running = self.guests.running() if self.folder.is_dir() else {}
-        return faults.of(self.fleet, image_arch, self.folder, running=len(running), front_runs=self.front.runs())
+        return faults.of(self.fleet, image_arch, self.folder, running=len(running), fronts=self.front.processes())
 
     def observe(self) -> Observation:
         """All that runs of the fleet, and the weights as HAProxy applies them. ProviderError where HAProxy hangs."""
