@@ -22,6 +22,9 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document.
 _ENDED = {"destroy": "being destroyed", "destroyed": "destroyed"}
 _COLUMNS = ("fleet", "provider", "image", "digest", "size", "instances", "healthy", "traffic", "rollout", "note")
 
+_NOT_SEEN = dict.fromkeys(("instances", "healthy", "traffic"), "?")
+"""What a table says of a fleet whose provider did not answer; elsewhere that is null."""
+
 
 @click.group()
 def fleet() -> None:
@@ -37,6 +40,8 @@ def list_command(obj: dict[str, Any], /, as_json: bool, as_csv: bool) -> None:
     layout = Layout(obj["folder"].resolve())
     with _reading(layout) as catalog:
         rows = list(_rows(layout, catalog))
+    if form == tables.TABLE:
+        rows = [row if row["instances"] is not None else {**row, **_NOT_SEEN} for row in rows]
     tables.show(form, _COLUMNS, rows, lambda found: {"fleets": found})
     if not rows and form == tables.TABLE:
         output.say("fleets.toml names no fleet, and none runs")
@@ -62,12 +67,13 @@ def _rows(layout: Layout, catalog: Catalog) -> Iterator[dict[str, Any]]:
         picture = view.gather(layout, catalog, destroying.spec_of(layout, catalog, name), time.time())
         if name not in written and not picture.observed.instances and picture.unseen is None:
             continue
+        is_seen = picture.unseen is None
         serving = fleets.settled(catalog, name, picture.observed)
         ended = fleet_orders.end(catalog, name)
         notes = [
             "" if name in written else "not in fleets.toml",
             _ENDED.get(ended or "", ""),
-            "" if picture.unseen is None else f"not seen: {picture.unseen}",
+            "" if is_seen else f"not seen: {picture.unseen}",
         ]
         yield {
             "fleet": name,
@@ -75,12 +81,16 @@ def _rows(layout: Layout, catalog: Catalog) -> Iterator[dict[str, Any]]:
             "image": picture.fleet.image,
             "digest": serving and serving.image.digest,
             "size": picture.fleet.size,
-            "instances": len(picture.observed.instances),
-            "healthy": sum(picture.is_healthy(one) is True for one in picture.observed.instances),
-            "traffic": _traffic(picture),
+            "instances": len(picture.observed.instances) if is_seen else None,
+            "healthy": _healthy(picture) if is_seen else None,
+            "traffic": _traffic(picture) if is_seen else None,
             "rollout": picture.status and str(picture.status.state),
             "note": "; ".join(note for note in notes if note) or None,
         }
+
+
+def _healthy(picture: Picture) -> int:
+    return sum(picture.is_healthy(one) is True for one in picture.observed.instances)
 
 
 def _traffic(picture: Picture) -> str | None:

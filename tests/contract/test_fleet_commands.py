@@ -20,8 +20,11 @@ from simulated_provider import World
 from factory.catalog import audit, chain, check, rollouts
 from factory.catalog.database import Catalog
 from factory.cli import rollout, rollout_live
+from factory.errors import ProviderError
+from factory.model import Layout
 from factory.rollout import acting, log, providers
-from factory.rollout.model import State
+from factory.rollout.model import FleetSpec, State
+from factory.rollout.providers import Provider
 
 
 @pytest.fixture
@@ -326,6 +329,21 @@ def test_list_and_show_say_what_runs(shop: Shop) -> None:
     shown = shop.run("fleet", "show", "web", "--json").json
     assert (shown["state"], shown["size"], shown["ended"]) == ("SUCCEEDED", 3, None)
     assert "web" in shop.run("fleet", "show", "wbe", code=2).err
+
+
+def test_fleet_that_cannot_be_asked_is_listed_without_counts(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is known of it, which is not the same as nothing being there."""
+
+    def nobody(_: Layout, __: FleetSpec) -> Provider:
+        raise ProviderError("the credentials have expired")
+
+    monkeypatch.setattr(providers, "connect", nobody)
+    (row,) = shop.run("fleet", "list", "--json").json["fleets"]
+    assert (row["instances"], row["healthy"], row["traffic"]) == (None, None, None)
+    assert row["note"] == "not seen: the credentials have expired"
+    heading, line = shop.run("fleet", "list").out.splitlines()
+    cells = dict(zip(heading.split(), line.split(), strict=False))
+    assert (cells["size"], cells["instances"], cells["healthy"], cells["traffic"]) == ("3", "?", "?", "?")
 
 
 def test_fleet_gone_from_fleets_toml_is_listed_while_it_runs_and_can_be_ended(shop: Shop) -> None:
