@@ -137,13 +137,29 @@ class Process:
             self.send(signal.SIGKILL)
             self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
+    def interrupted(self) -> str:
+        """Ctrl-C, and what it said. Again after a while, as one would: Python drops an interrupt that comes while it is
+        called from where no exception may leave (a finalizer, the end of a weak reference)."""
+        for _ in range(3):
+            self.send(signal.SIGINT)
+            ends = time.monotonic() + SOON_S / 4
+            while time.monotonic() < ends and not self._has_ended():
+                time.sleep(0.02)
+            if self.code is not None:
+                break
+        return self.ended(130)
+
+    def _has_ended(self) -> bool:
+        if self.code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.code = os.waitstatus_to_exitcode(status) if pid else None
+        return self.code is not None
+
     def ended(self, code: int) -> str:
         """Wait for its end with this code; what it said."""
         ends = time.monotonic() + SOON_S
-        while self.code is None:
+        while not self._has_ended():
             assert time.monotonic() < ends, f"it goes on: {self.err}"
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self.code = os.waitstatus_to_exitcode(status) if pid else None
             time.sleep(0.02)
         assert self.code == code, f"{self.code}: {self.err}"
         return self.err
