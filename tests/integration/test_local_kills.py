@@ -6,6 +6,7 @@ see: a file replaced, a process started, HAProxy or QEMU told something) and is 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -21,23 +22,26 @@ sys.path.insert(0, str(CONTRACT))
 from local_fleets import LocalWorld, free_port  # noqa: E402
 
 from factory import files, proc  # noqa: E402
+from factory.rollout.model import External  # noqa: E402
 from factory.rollout.providers.local import tags  # noqa: E402
+from factory.rollout.providers.local.guests import tagged  # noqa: E402
 from factory.vm import qmp  # noqa: E402
 
 CALLS: dict[str, Callable[[LocalWorld], None]] = {
     "launch": lambda world: world.provider.launch(world.generation(2), 2),
     "shift": lambda world: world.provider.shift({1: 50, 2: 50}),
     "retire": lambda world: world.provider.retire(["web-g1-01"]),
+    "replace": lambda world: of_another_health(world).provider.shift({1: 50, 2: 50}),
 }
-LEAST = {"launch": 20, "shift": 5, "retire": 5}
+LEAST = {"launch": 20, "shift": 5, "retire": 5, "replace": 10}
 """How many boundaries a call has at least: what shows that they are met at all."""
 
 
 class Boundaries:
-    """Stops at the n-th boundary, having said so, until it is killed."""
+    """Stops at the n-th boundary, or the first of that name, having said so, until it is killed."""
 
-    def __init__(self, stop_at: int) -> None:
-        self._left = stop_at
+    def __init__(self, stop_at: str) -> None:
+        self._left, self._stop_at = int(stop_at) if stop_at.isdigit() else 0, stop_at
 
     def around(self, owner: object, name: str) -> None:
         does = getattr(owner, name)
@@ -52,16 +56,17 @@ class Boundaries:
 
     def _pass(self, where: str) -> None:
         self._left -= 1
-        if self._left == 0:
+        if self._left == 0 or where == self._stop_at:
             sys.stdout.write(f"{where}\n")
             sys.stdout.flush()
             signal.pause()
 
 
-def caller(root: Path, address: str, call: str, stop_at: int) -> None:
+def caller(root: Path, address: str, call: str, stop_at: str) -> None:
     """What the killed process does."""
     boundaries = Boundaries(stop_at)
-    for owner, name in ((files, "replace"), (proc, "run"), (proc, "detach"), (qmp, "connect"), (proc, "kill")):
+    parts = ((files, "replace"), (proc, "run"), (proc, "detach"), (proc, "kill"), (proc, "tell"), (qmp, "connect"))
+    for owner, name in parts:
         boundaries.around(owner, name)
     CALLS[call](world_in(root, address))
     sys.stdout.write("done\n")
@@ -70,10 +75,21 @@ def caller(root: Path, address: str, call: str, stop_at: int) -> None:
 def world_in(root: Path, address: str) -> LocalWorld:
     world = LocalWorld(root)
     object.__setattr__(world.fleet, "listen", address)
+    object.__setattr__(world.fleet, "external", (External("secret", str(secret_of(root))),))
     return world
 
 
-def call_and_kill(world: LocalWorld, call: str, stop_at: int) -> str:
+def secret_of(root: Path) -> Path:
+    return root.with_name("secret")
+
+
+def of_another_health(world: LocalWorld) -> LocalWorld:
+    """The same fleet, with a check that HAProxy must be replaced for."""
+    health = dataclasses.replace(world.fleet.health, successes=2)
+    return dataclasses.replace(world, fleet=dataclasses.replace(world.fleet, health=health))
+
+
+def call_and_kill(world: LocalWorld, call: str, stop_at: int | str) -> str:
     """Where the caller was killed, or `done`."""
     argv = [sys.executable, __file__, str(world.root), str(world.fleet.listen), call, str(stop_at)]
     paths = [str(CONTRACT), str(CONTRACT.parents[1])]
@@ -89,6 +105,8 @@ def call_and_kill(world: LocalWorld, call: str, stop_at: int) -> str:
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[LocalWorld]:
     made = world_in(tmp_path / "world", f"127.0.0.1:{free_port()}")
+    secret_of(made.root).touch(mode=0o600)
+    secret_of(made.root).write_text("hidden")
     yield made
     made.close()
 
@@ -115,6 +133,7 @@ def before(world: LocalWorld, call: str) -> None:
 def after(world: LocalWorld, call: str) -> tuple[object, ...]:
     """What the call comes to: made once more, by somebody who knows nothing."""
     CALLS[call](world)
+    world.wait(lambda: sum(tag.id == tags.FRONT for _, tag in tagged(world.folder)) == 1)
     world.wait_healthy(2, 2)
     world.provider.observe()
     return settled(world)
@@ -138,6 +157,16 @@ def test_kill_at_every_boundary_converges(world: LocalWorld, call: str) -> None:
     assert passed >= LEAST[call], passed
 
 
+def test_kill_of_a_launch_leaves_no_secret_when_the_fleet_is_next_changed(world: LocalWorld) -> None:
+    before(world, "launch")
+    assert call_and_kill(world, "launch", "after detach") == "after detach"
+    assert list(world.folder.rglob("secrets/*")) != []
+    world.wait_healthy(1, 2)
+    world.wait(lambda: [one.state for one in world.of(2)] == ["running"])
+    world.provider.shift({1: 100})
+    assert list(world.folder.rglob("secrets")) == []
+
+
 def test_kill_of_haproxy_between_any_two_calls_converges(world: LocalWorld) -> None:
     before(world, "shift")
     for weights in ({1: 90, 2: 10}, {1: 50, 2: 50}, {2: 100}):
@@ -151,4 +180,4 @@ def test_kill_of_haproxy_between_any_two_calls_converges(world: LocalWorld) -> N
 
 
 if __name__ == "__main__":
-    caller(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    caller(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4])

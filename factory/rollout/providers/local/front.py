@@ -25,7 +25,7 @@ _LOG_LIMIT = 1 << 20
 _SESSIONS_S = 5.0
 _CHECKED_S = 3.0
 _DONE = ("", "New server registered.", "Server deleted.")
-_THERE_ALREADY = "Already exists a server with the same name in this backend."
+_THERE_ALREADY = "Already exists a server with the same name in backend."
 
 
 @dataclass(frozen=True)

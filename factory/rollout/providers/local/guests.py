@@ -150,11 +150,15 @@ class Guests:
         shutil.rmtree(self._of(name), ignore_errors=True)
 
     def sweep(self, running: Mapping[str, Guest]) -> None:
-        """Remove the folders of instances that run no more, and cut serial logs that have grown too long."""
+        """Remove the folders of instances that run no more, and secrets that QEMU has read (who started it was killed
+        before it could); cut serial logs that have grown too long."""
         for folder in self._instances.glob("*/"):
             if folder.name not in running and tags.generation_of(self.fleet.name, folder.name) is not None:
                 self.remove(folder.name)
-        for name in running:
+        for name, guest in running.items():
+            secrets = self._of(name) / _SECRETS
+            if secrets.is_dir() and self.ask_port(guest).port is not None:
+                shutil.rmtree(secrets, ignore_errors=True)
             for log in (self._of(name) / CONSOLE, self._of(name) / LOG):
                 cut(log, _CONSOLE_LIMIT)
 

@@ -27,7 +27,7 @@ another must not take that one's socket over, too. It is called SOCKET once it a
 
 BACKEND = "fleet"
 _RESORT = ".last"
-_FALL_LEAST, _FALL_MOST, _FALL_S = 2, 5, 5.0
+_FALL_LEAST, _FALL_MOST, _FALL_S = 2, 3, 3.0
 
 ENDS_S = 60
 """So long a HAProxy that another one has taken over from may go on with the sessions that it has."""
@@ -94,12 +94,12 @@ def config(fleet: FleetSpec, servers: Iterable[Server]) -> str:
         "    no strict-limits",
         "defaults",
         f"    mode {'http' if http else 'tcp'}",
-        "    timeout connect 1s",
+        "    timeout connect 2s",
         "    timeout client 60s",
         "    timeout server 60s",
         "    timeout queue 10s",
         f"    timeout check {_ms(fleet.health.timeout_s)}",
-        "    retries 10",
+        "    retries 5",
         "    option redispatch 1",
         *(
             [
@@ -247,7 +247,7 @@ def _server_lines(server: Server, health: Health) -> list[str]:
 
 
 def _check(health: Health) -> str:
-    """A server that got something falls after five looks that found it ill, or two that are far apart: a moment's stall
+    """A server falls after three looks that found it ill, or two where they are 1.5 s or more apart: a moment's stall
     of a busy host is no illness."""
     fall = max(_FALL_LEAST, min(_FALL_MOST, math.ceil(_FALL_S / health.interval_s)))
     return f"check inter {_ms(health.interval_s)} rise {health.successes} fall {fall}"
