@@ -45,6 +45,8 @@ STEPS = st.builds(
 )
 
 
+PACES = st.builds(Pace, lag_s=st.sampled_from([0.0, 0.0, 3.0]), launch_s=st.sampled_from([0.0, 0.0, 12.0]))
+
 EXAMPLES = (
     [Step("launch-1", 2, "", 1, 20.0), Step("retire-1", 1, "lose", 6, 0.0), Step("retire-1", 2, "", 1, 0.0)],
     [Step("launch-1", 3, "", 1, 20.0), Step("launch-2", 1, "lose", 12, 0.0), Step("shift", 2, "cut", 7, 0.0)],
@@ -176,25 +178,60 @@ def rolled(run: Run) -> None:
 
 
 @settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    steps=st.lists(STEPS, max_size=4),
-    lag_s=st.sampled_from([0.0, 0.0, 3.0]),
-    launch_s=st.sampled_from([0.0, 0.0, 12.0]),
-)
-@example(steps=EXAMPLES[0], lag_s=3.0, launch_s=0.0)
-@example(steps=EXAMPLES[1], lag_s=0.0, launch_s=12.0)
-@example(steps=EXAMPLES[2], lag_s=3.0, launch_s=0.0)
-@example(steps=EXAMPLES[3], lag_s=3.0, launch_s=12.0)
+@given(steps=st.lists(STEPS, max_size=4), pace=PACES)
+@example(steps=EXAMPLES[0], pace=Pace(lag_s=3.0))
+@example(steps=EXAMPLES[1], pace=Pace(launch_s=12.0))
+@example(steps=EXAMPLES[2], pace=Pace(lag_s=3.0))
+@example(steps=EXAMPLES[3], pace=Pace(lag_s=3.0, launch_s=12.0))
 def test_whatever_goes_wrong_repeated_calls_come_to_the_same_end(
-    account: tuple[StrictAws, Account], steps: list[Step], lag_s: float, launch_s: float
+    account: tuple[StrictAws, Account], steps: list[Step], pace: Pace
 ) -> None:
     aws, there = account
-    aws.reset(Pace(lag_s=lag_s, launch_s=launch_s))
+    aws.reset(pace)
     aws.clock.sleep(60)
     run = Run(Stage(aws, there, fleet(there, size=3)))
     for step in steps:
         run.do(step)
     rolled(run)
+    assert aws.violations == []
+
+
+def given_up(run: Run) -> None:
+    """From wherever it is: all that there is is retired, and nothing comes after it, however much room there is."""
+    stage = run.stage
+
+    def retire() -> None:
+        provider = stage.provider()
+        provider.retire([one.id for one in provider.observe().instances])
+
+    run.until(retire, lambda: not stage.provider().observe().instances)
+    run.until(lambda: stage.provider().retire(()), lambda: True)
+    launched = list(stage.aws.region(HERE).launches)
+    stage.aws.room.clear()
+    for _ in range(5):
+        stage.aws.clock.sleep(30)
+        assert stage.provider().observe().instances == ()
+    assert stage.aws.region(HERE).launches == launched
+    run.until(lambda: stage.provider().retire(()), lambda: not [one for one in stage.left() if "instance" not in one])
+
+
+@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(STEPS, max_size=4), pace=PACES, room=st.sampled_from([0, 1, 2, 99]))
+@example(steps=[Step("launch-1", 3, "lose", 14, 0.0)], pace=Pace(launch_s=12.0), room=99)
+@example(steps=[Step("launch-1", 3, "", 1, 20.0), Step("launch-2", 2, "", 1, 2.0)], pace=Pace(), room=4)
+@example(steps=[Step("launch-1", 3, "", 1, 20.0), Step("retire-1", 1, "cut", 6, 2.0)], pace=Pace(), room=2)
+def test_whatever_goes_wrong_nothing_is_launched_after_all_was_given_up(
+    account: tuple[StrictAws, Account], steps: list[Step], pace: Pace, room: int
+) -> None:
+    aws, there = account
+    aws.reset(pace)
+    aws.clock.sleep(60)
+    aws.room[HERE] = room
+    run = Run(Stage(aws, there, fleet(there, size=3)))
+    for step in steps:
+        run.do(step)
+    aws.clock.sleep(pace.lag_s)
+    given_up(run)
     assert aws.violations == []
 
 

@@ -324,6 +324,22 @@ def test_launch_given_up_while_its_answer_is_lost_and_nothing_is_seen_yet(stage:
     assert stage.left() == []
 
 
+def test_launch_that_is_not_seen_yet_is_given_up_too(stage: Stage) -> None:
+    """As before, and whoever gives the rollout up does not see the group, and is told that it is in use."""
+    stage.aws.reset(Pace(launch_s=20, lag_s=3))
+    stage.aws.clock.sleep(5)
+    stage.aws.fault = lambda request: "lose" if request.operation == "ResumeProcesses" else None
+    with pytest.raises(ProviderError):
+        stage.provider().launch(stage.account.generation(), 2)
+    stage.aws.fault = lambda _: None
+    stage.provider().retire([])
+    stage.aws.clock.sleep(60)
+    assert stage.provider().observe().instances == ()
+    assert stage.aws.region(HERE).launches == []
+    stage.provider().retire([])
+    assert stage.left() == []
+
+
 def test_group_that_replaces_by_itself_is_held_only_without_traffic(stage: Stage) -> None:
     stage.spec = fleet(stage.account, replaces=True)
     up(stage)

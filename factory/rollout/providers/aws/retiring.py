@@ -23,6 +23,7 @@ from factory.rollout.providers.aws.calls import (
     Refusal,
     is_gone,
 )
+from factory.rollout.providers.aws.holding import stop
 from factory.rollout.providers.aws.state import Group, Seen
 
 
@@ -110,6 +111,8 @@ class Remover:
         gone = self._unless_gone(
             lambda: self.calls.ask("autoscaling", "delete_auto_scaling_group", AutoScalingGroupName=name)
         )
+        if not gone and number not in seen.groups:
+            stop(self.calls, name)
         if gone and arn is not None:
             gone = self._unless_gone(lambda: self.calls.ask("elbv2", "delete_target_group", TargetGroupArn=arn))
         if gone:
