@@ -125,7 +125,8 @@ class FleetSpec:
     """`[fleet.NAME]` of fleets.toml. `listen`: HOST:PORT that the fleet is reached at (local). `aws`: a table of the
     provider's own, checked by it. `bake_s`: how long all traffic stays on the new generation before the old is
     retired. `allow_state_writes`: also an image that writes outside its `state`, though there is more than one.
-    `allow_public_listen`: `listen` may be an address that other machines reach."""
+    `allow_public_listen`: `listen` may be an address that other machines reach. `response_timeout_s`: how long an
+    instance may take to answer a request, or to say something on a connection (local)."""
 
     name: str
     provider: str
@@ -145,6 +146,7 @@ class FleetSpec:
     deadlines: Deadlines = field(default_factory=Deadlines)
     external: tuple[External, ...] = ()
     memory_mib: int = 512
+    response_timeout_s: float = 60.0
     allow_revoked_fallback: bool = False
     allow_state_writes: bool = False
     allow_public_listen: bool = False

@@ -23,7 +23,7 @@ from factory.errors import UsageError
 from factory.model import FactorySpec
 from factory.rollout import plan, providers
 from factory.rollout.model import Deadline, Deadlines, External, FleetSpec, Step, Strategy
-from factory.rollout.spec_evidence import SECONDS, WAIT, analysis, health
+from factory.rollout.spec_evidence import BRIEF, SECONDS, WAIT, analysis, health
 from factory.schema import Faults, Limits, Range, Table
 from factory.spec import ARCHES
 from factory.trust.policy import Policy
@@ -52,7 +52,10 @@ _SIZE = Range(1, MOST_INSTANCES)
 _DEFAULTS = {one.name: one.default for one in fields(FleetSpec) if one.default is not MISSING}
 _FLEET_KEYS = tuple(one.name for one in fields(FleetSpec) if one.name != "name")
 _STEP_KEYS = ("weight", "weights", "pause_s", "analyse")
-_OF_PROVIDER = {"listen": "local", "allow_public_listen": "local", "memory_mib": "local", "aws": "aws"}
+_OF_PROVIDER = {
+    **dict.fromkeys(("listen", "allow_public_listen", "memory_mib", "response_timeout_s"), "local"),
+    "aws": "aws",
+}
 _OF_STRATEGY = {"steps": "canary", "surge": "rolling"}
 
 
@@ -99,6 +102,7 @@ def _fleet(root: Path, name: str, table: Table) -> FleetSpec:
         deadlines=_deadlines(table.table("deadlines")),
         external=tuple(_externals(root, table)),
         memory_mib=table.whole("memory_mib", Range(64, 1 << 20), default=FleetSpec.memory_mib),
+        response_timeout_s=table.number("response_timeout_s", BRIEF, default=FleetSpec.response_timeout_s),
         **{key: table.truth(key) for key, default in _DEFAULTS.items() if default is False},
         aws=table.take("aws", dict, "a table") or {},
     )

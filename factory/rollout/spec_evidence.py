@@ -40,7 +40,7 @@ ANALYSIS_KEYS = (
 
 _PORT = Range(1, 65535)
 _TIMES = Range(1, 1000)
-_BRIEF = Range(0, 600, above=True)
+BRIEF = Range(0, 600, above=True)
 _URL_PATH = Limits(pattern=re.compile(r"/[\x21-\x7e]*"), described="a path that begins with /, without spaces")
 _BODY = Limits(pattern=re.compile(r"(?s).{1,4096}"), described="at most 4096 characters")
 _URL = re.compile(r"https?://[\x21-\x7e]+")
@@ -56,8 +56,8 @@ def health(table: Table) -> Health:
         http=_http(table.table("http")) if table.has("http") else None,
         tcp=table.whole("tcp", _PORT) if table.has("tcp") else None,
         successes=table.whole("successes", _TIMES, default=Health.successes),
-        interval_s=table.number("interval_s", _BRIEF, default=Health.interval_s),
-        timeout_s=table.number("timeout_s", _BRIEF, default=Health.timeout_s),
+        interval_s=table.number("interval_s", BRIEF, default=Health.interval_s),
+        timeout_s=table.number("timeout_s", BRIEF, default=Health.timeout_s),
         deadline_s=table.number("deadline_s", SECONDS, default=Health.deadline_s),
     )
     table.close(_HEALTH_KEYS)
@@ -102,7 +102,7 @@ def analysis(root: Path, table: Table) -> Analysis:
         interval_s=table.number("interval_s", SECONDS, default=Analysis.interval_s),
         failure_limit=table.whole("failure_limit", Range(0, count - 1), default=Analysis.failure_limit),
         error_limit=table.whole("error_limit", _TIMES, default=Analysis.error_limit),
-        timeout_s=table.number("timeout_s", _BRIEF, default=Analysis.timeout_s),
+        timeout_s=table.number("timeout_s", BRIEF, default=Analysis.timeout_s),
         pause_deadline_s=table.number("pause_deadline_s", SECONDS, default=Analysis.pause_deadline_s),
     )
     table.close(ANALYSIS_KEYS)

@@ -2,7 +2,8 @@
 
 A real process with a real HTTP server on the forwarded port and QMP on the socket; the "disk" is a JSON file that says
 how its machine behaves: `boot_s` (until then connections are taken, and closed a moment later, as QEMU's forward does),
-`status` and `body` of /, `starts` (false: QEMU itself fails). A file `sick` in its folder makes it answer 500.
+`status` and `body` of /, `starts` (false: QEMU itself fails). A file `sick` in its folder makes it answer 500,
+a file `hung` not at all.
 A disk of other text answers with it. `/slow?1.5` takes so many seconds; `/credentials` says what SMBIOS was given.
 """
 
@@ -117,6 +118,8 @@ def handler(behaves: dict[str, Any], credentials: list[str]) -> type[BaseHTTPReq
                 time.sleep(float(self.path.partition("?")[2]))
             if self.path == "/credentials":
                 body = "\n".join(credentials)
+            while Path("hung").exists():
+                time.sleep(0.1)
             if Path("sick").exists():
                 status = 500
             data = body.encode()

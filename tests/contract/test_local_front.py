@@ -195,3 +195,18 @@ def test_guest_that_was_ill_when_it_was_drained_serves_again_by_itself(world: Lo
     sick.unlink()
     world.wait_healthy(1, 2)
     assert [one.id for one in world.of(1) if one.is_idle] == []
+
+
+def test_guest_that_hangs_loses_nothing_where_answers_have_a_time_limit(world: LocalWorld) -> None:
+    world = LocalWorld(world.root, dataclasses.replace(world.fleet, response_timeout_s=0.5))
+    world.up(1, 2)
+    world.provider.shift({1: 100})
+    hung = world.folder / "instances/web-g1-02/hung"
+    with load(str(world.fleet.listen), path="/", workers=8) as found:
+        hung.touch()
+        world.wait(lambda: any(one.sessions for one in world.of(1)))
+        world.wait_healthy(1, 1)
+        time.sleep(1)
+    hung.unlink()
+    assert found.lost == []
+    assert found.sent > 20

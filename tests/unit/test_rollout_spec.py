@@ -74,6 +74,7 @@ def test_load_reads_every_key(root: Path) -> None:
     listen = "[::]:8080"
     allow_public_listen = true
     memory_mib = 1024
+    response_timeout_s = 2.5
     allow_revoked_fallback = true
     allow_state_writes = true
     [[fleet.web.steps]]
@@ -121,6 +122,7 @@ def test_load_reads_every_key(root: Path) -> None:
     assert found["web"] == FleetSpec(
         name="web", provider="local", image="web", arch="amd64", channel="prod", size=4, min=2, max=9,
         strategy="canary", bake_s=300.5, listen="[::]:8080", allow_public_listen=True, memory_mib=1024,
+        response_timeout_s=2.5,
         allow_revoked_fallback=True, allow_state_writes=True,
         steps=(Step(10, 60.0, analyse=True), Step(50)),
         health=Health(HttpProbe(8080, "/ready?x=1", 204, "ok"), None, 2, 0.5, 2.0, 100.0),

@@ -77,12 +77,14 @@ class Seen:
 def config(fleet: FleetSpec, servers: Iterable[Server]) -> str:
     """The whole configuration file. Sockets are named relative to the folder that HAProxy is started in.
 
-    A request that a server did not answer at all (refused, closed) is given to another one where asking twice does no
-    harm (GET, HEAD, OPTIONS); others only where they did not reach it. QEMU has room for one connection that waits:
-    while it is stalled the others are dropped, so they are tried again each second, for as long as a client may wait.
-    `noreuseport`: the kernel would share the address between two HAProxies without a word.
+    A request that a server did not answer (refused, closed, or not within a time that the fleet sets) is given to
+    another one where asking twice does no harm (GET, HEAD, OPTIONS); others only where they did not reach it. QEMU has
+    room for one connection that waits: while it is stalled the others are dropped, so they are tried again each second,
+    for as long as a client may wait. `noreuseport`: the kernel would share the address between two HAProxies without a
+    word.
     """
     http = fleet.health.http is not None
+    is_limited = fleet.response_timeout_s < FleetSpec.response_timeout_s
     lines = [
         "# Written by factory before each change of what runs. Changes made here by hand are lost.",
         "global",
@@ -96,14 +98,14 @@ def config(fleet: FleetSpec, servers: Iterable[Server]) -> str:
         f"    mode {'http' if http else 'tcp'}",
         "    timeout connect 2s",
         "    timeout client 60s",
-        "    timeout server 60s",
+        f"    timeout server {_ms(fleet.response_timeout_s)}",
         "    timeout queue 10s",
         f"    timeout check {_ms(fleet.health.timeout_s)}",
         "    retries 5",
         "    option redispatch 1",
         *(
             [
-                "    retry-on conn-failure empty-response",
+                "    retry-on conn-failure empty-response" + (" response-timeout" if is_limited else ""),
                 "    timeout http-request 30s",
                 "    timeout http-keep-alive 30s",
                 "    option forwardfor",
