@@ -16,7 +16,20 @@ from strict_aws.worlds import shared
 
 from factory.errors import ProviderError
 from factory.rollout import machine, plan
-from factory.rollout.model import TERMINAL, Facts, Generation, Launch, Order, Plan, Retire, Shift, State, Step
+from factory.rollout.model import (
+    TERMINAL,
+    Deadline,
+    Deadlines,
+    Facts,
+    Generation,
+    Launch,
+    Order,
+    Plan,
+    Retire,
+    Shift,
+    State,
+    Step,
+)
 
 HERE = "eu-west-1"
 
@@ -141,7 +154,8 @@ def test_rollout_of_an_image_that_never_becomes_healthy_goes_back(account: Accou
 def rolled_back(account: Account, **roll: Any) -> Stage:
     """A rollout that goes back, and then three minutes in which there is room again."""
     aws, _ = shared()
-    stage = Stage(aws, account, replace(fleet(account), strategy="blue-green"))
+    deadlines = Deadlines(launch=Deadline(60, "abort"))
+    stage = Stage(aws, account, replace(fleet(account), strategy="blue-green", deadlines=deadlines))
     assert Roll(stage, **roll).run() == State.ROLLED_BACK
     aws.room.clear()
     for _ in range(6):
