@@ -210,3 +210,17 @@ def test_guest_that_hangs_loses_nothing_where_answers_have_a_time_limit(world: L
     hung.unlink()
     assert found.lost == []
     assert found.sent > 20
+
+
+def test_request_that_went_wrong_is_remembered_without_what_it_asked_for(world: LocalWorld) -> None:
+    world.up(1, 1)
+    world.provider.shift({1: 100})
+    assert world.get("/fine")[0] == 200
+    (world.folder / "instances/web-g1-01/sick").touch()
+    assert world.get("/private/path?token=hidden")[0] == 500
+    said = world.provider.front.running.tell("show events trouble")
+    (line,) = [line for line in said.splitlines() if " GET " in line]
+    assert "web-g1-01" in line
+    assert " 500 " in line
+    assert "private" not in said
+    assert "hidden" not in said

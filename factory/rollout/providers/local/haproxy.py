@@ -26,6 +26,10 @@ SOCKET_VARIABLE = "FACTORY_FRONT_SOCKET"
 another must not take that one's socket over, too. It is called SOCKET once it answers."""
 
 BACKEND = "fleet"
+TROUBLE = "trouble"
+"""The ring in HAProxy's memory that tells what became of servers, and of requests that failed or were tried again, but
+not what they asked for: a path or a query may hold a secret. The newest 64 KiB of it."""
+
 _RESORT = ".last"
 _FALL_LEAST, _FALL_MOST, _FALL_S = 2, 3, 3.0
 
@@ -33,6 +37,8 @@ ENDS_S = 60
 """So long a HAProxy that another one has taken over from may go on with the sessions that it has."""
 
 _SERVER = re.compile(r" {4}server (?P<name>[a-z0-9-]+) 127\.0\.0\.1:(?P<port>\d{1,5}) .* weight (?P<weight>\d{1,3})$")
+_TCP_LOG = "%tr %s %tsc %Tw/%Tc/%Tt retries=%rc %bc/%sc"
+_HTTP_LOG = "%tr %s %ST %tsc %HM %TR/%Tw/%Tc/%Tr/%Ta retries=%rc %bc/%sc"
 _CODES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 _HEALTHY_CHECKS = ("L4OK", "L6OK", "L7OK")
 
@@ -94,7 +100,14 @@ def config(fleet: FleetSpec, servers: Iterable[Server]) -> str:
         "    noreuseport",
         "    maxconn 2000",
         "    no strict-limits",
+        f"    log ring@{TROUBLE} format raw local0",
+        f"ring {TROUBLE}",
+        "    size 65536",
+        "    format raw",
         "defaults",
+        "    log global",
+        "    option dontlog-normal",
+        f'    log-format "{_HTTP_LOG if http else _TCP_LOG}"',
         f"    mode {'http' if http else 'tcp'}",
         "    timeout connect 2s",
         "    timeout client 60s",
