@@ -37,7 +37,7 @@ ENDS_S = 60
 """So long a HAProxy that another one has taken over from may go on with the sessions that it has."""
 
 _SERVER = re.compile(r" {4}server (?P<name>[a-z0-9-]+) 127\.0\.0\.1:(?P<port>\d{1,5}) .* weight (?P<weight>\d{1,3})$")
-_TCP_LOG = "%tr %s %tsc %Tw/%Tc/%Tt retries=%rc %bc/%sc"
+_TCP_LOG = "%t %s %tsc %Tw/%Tc/%Tt retries=%rc %bc/%sc"
 _HTTP_LOG = "%tr %s %ST %tsc %HM %TR/%Tw/%Tc/%Tr/%Ta retries=%rc %bc/%sc"
 _CODES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 _HEALTHY_CHECKS = ("L4OK", "L6OK", "L7OK")
