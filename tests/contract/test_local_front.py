@@ -77,7 +77,9 @@ def test_changed_health_that_the_old_image_does_not_pass_ends_no_service(world: 
         other.wait_healthy(2, 2)
         time.sleep(0.3)
         assert set(found.bodies) == {"factory v1"}, "the new ones have not been given anything yet"
+        assert dict(other.provider.observe().weights) == {1: 100}
         other.provider.shift({2: 100})
+        assert dict(other.provider.observe().weights) == {2: 100}
         time.sleep(0.3)
     assert found.lost == []
     assert set(found.bodies) == {"factory v1", "factory v2"}

@@ -40,6 +40,7 @@ _SERVER = re.compile(r" {4}server (?P<name>[a-z0-9-]+) 127\.0\.0\.1:(?P<port>\d{
 _TCP_LOG = "%t %s %tsc %Tw/%Tc/%Tt retries=%rc %bc/%sc"
 _HTTP_LOG = "%tr %s %ST %tsc %HM %TR/%Tw/%Tc/%Tr/%Ta retries=%rc %bc/%sc"
 _CODES = ("1xx", "2xx", "3xx", "4xx", "5xx")
+_KEPT = ("DRAIN", "MAINT")
 _HEALTHY_CHECKS = ("L4OK", "L6OK", "L7OK")
 
 
@@ -58,6 +59,7 @@ class Seen:
 
     `why`: what the last check found, of one that is not healthy. `draining`: kept from new sessions by command,
     whatever its weight. `closed`: in maintenance. `answered`: class of status -> answers passed on; of HTTP only.
+    `resort`: the weight that its last resort has, for when none is up.
     """
 
     server: Server
@@ -68,6 +70,7 @@ class Seen:
     closed: bool
     sessions: int
     answered: tuple[tuple[str, int], ...] = ()
+    resort: int = 0
 
     @property
     def down(self) -> bool:
@@ -225,14 +228,21 @@ def seen_in(stat: str) -> dict[str, Seen]:
             up=up,
             healthy=None if up and checked not in _HEALTHY_CHECKS else up,
             why="" if up else _why(checked, row),
-            draining=status in ("DRAIN", "MAINT"),
+            draining=status in _KEPT,
             closed=status == "MAINT",
             sessions=sum(int(one["scur"]) for one in both),
             answered=tuple(
                 (code, sum(int(one[f"hrsp_{code}"] or 0) for one in both)) for code in _CODES if row.get(f"hrsp_{code}")
             ),
+            resort=sum(int(one["uweight"]) for one in both[1:] if one["status"].split(" ")[0] not in _KEPT),
         )
     return found
+
+
+def sent(seen: Mapping[str, Seen]) -> dict[str, int]:
+    """Name -> what of the traffic it really gets; where no server is up, their last resorts get it."""
+    by_health = {name: one.weight for name, one in seen.items()}
+    return by_health if any(by_health.values()) else {name: one.resort for name, one in seen.items()}
 
 
 def _why(checked: str, row: Mapping[str, str]) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 from factory import files
 from factory.errors import ProviderError
 from factory.rollout.model import FleetSpec, Generation, Instance, Observation
-from factory.rollout.providers.local import faults, tags, tcp, weights
+from factory.rollout.providers.local import faults, haproxy, tags, tcp, weights
 from factory.rollout.providers.local.front import Front
 from factory.rollout.providers.local.guests import Guest, Guests
 from factory.rollout.providers.local.haproxy import Seen, Server
@@ -46,7 +46,7 @@ class LocalProvider:
         seen = self.front.seen() or {}
         guests = [self._addressed(guest, seen) for guest in self.guests.running().values() if not guest.halted]
         health = self._health(guests, seen)
-        shares = [(tags.generation_of(self.fleet.name, name), one.weight) for name, one in seen.items()]
+        shares = [(tags.generation_of(self.fleet.name, name), weight) for name, weight in haproxy.sent(seen).items()]
         return Observation(
             instances=tuple(
                 _instance(guest, health.get(guest.id), seen.get(guest.id))
