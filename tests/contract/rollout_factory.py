@@ -104,6 +104,7 @@ class Process:
         folder.mkdir()
         pid = os.fork()
         if pid == 0:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background ignores it
             try:
                 for number, name in ((1, "out"), (2, "err")):
                     file = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -136,18 +137,6 @@ class Process:
         if self.code is None:
             self.send(signal.SIGKILL)
             self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-
-    def interrupted(self) -> str:
-        """Ctrl-C, and what it said. Again after a while, as one would: Python drops an interrupt that comes while it is
-        called from where no exception may leave (a finalizer, the end of a weak reference)."""
-        for _ in range(3):
-            self.send(signal.SIGINT)
-            ends = time.monotonic() + SOON_S / 4
-            while time.monotonic() < ends and not self._has_ended():
-                time.sleep(0.02)
-            if self.code is not None:
-                break
-        return self.ended(130)
 
     def _has_ended(self) -> bool:
         if self.code is None:

@@ -1,6 +1,6 @@
 """factory rollout as it is typed: whole rollouts of signed images, by the engine and the commands, on the simulator."""
 
-from __future__ import annotations
+from __future__ import signal
 
 import json
 import stat
@@ -268,7 +268,8 @@ def test_interrupt_leaves_it_where_it_is_and_apply_goes_on(running: Shop) -> Non
     running.fleet(pause_s=1000)
     driving = running.start("rollout", "apply", "web")
     running.until(lambda status: status.state == State.ANALYSING)
-    said = driving.interrupted()
+    driving.send(signal.SIGINT)
+    said = driving.ended(130)
     assert "interrupted" in said
     assert "left where it is: factory rollout apply web goes on" in said
     assert running.rollout("status", "web", "--json").json["driven"] is False

@@ -74,8 +74,9 @@ class Guests:
                 found[tag.id] = self._with_record(Guest(pid, tag, halted=self._has_panicked(tag.id)))
         return found
 
-    def start(self, generation: Generation, names: Iterable[str]) -> None:
+    def start(self, generation: Generation, names: Iterable[str]) -> list[Guest]:
         """Start guests by these names; none of them runs. Whether they came up, `settle` says."""
+        started = []
         disk = Path(generation.image.references.get("local", ""))
         form = _format_of(disk)
         accelerator = self.accelerator()
@@ -101,7 +102,8 @@ class Guests:
                 rollout=generation.rollout,
                 launched_at=time.time(),
             )
-            self._start(machine, tag)
+            started.append(self._start(machine, tag))
+        return started
 
     def settle(self, guests: Iterable[Guest]) -> None:
         """Wait until each guest's QEMU answers, and note its port. ProviderError where one ended instead, with why.
@@ -179,7 +181,7 @@ class Guests:
             raise ProviderError(f"cannot make the folder of {name}: {error.strerror}", where=str(folder)) from error
         return folder
 
-    def _start(self, machine: Machine, tag: Tag) -> None:
+    def _start(self, machine: Machine, tag: Tag) -> Guest:
         try:
             shutil.copyfile(
                 machine.firmware.with_name(machine.firmware.name.replace("CODE", "VARS")), machine.variables
@@ -195,7 +197,9 @@ class Guests:
                 where=str(machine.disk),
                 hint="is there room on this disk (df), and is everything installed (factory doctor)?",
             ) from error
-        self._record(Guest(pid, tag))
+        guest = Guest(pid, tag)
+        self._record(guest)
+        return guest
 
     def _settle(self, guest: Guest) -> None:
         ends_at = time.monotonic() + _STARTS_S

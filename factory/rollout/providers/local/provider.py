@@ -73,8 +73,8 @@ class LocalProvider:
             missing = max(0, count - len(here))
             free = tags.free_names(self.fleet.name, generation.number, running.keys())
             try:
-                self.guests.start(generation, islice(free, missing))
-                self.guests.settle(self.guests.running().values())
+                started = {guest.id: guest for guest in self.guests.start(generation, islice(free, missing))}
+                self.guests.settle({**started, **self.guests.running()}.values())
             finally:
                 self._register()
 
