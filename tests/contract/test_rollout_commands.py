@@ -1,8 +1,9 @@
 """factory rollout as it is typed: whole rollouts of signed images, by the engine and the commands, on the simulator."""
 
-from __future__ import signal
+from __future__ import annotations
 
 import json
+import signal
 import stat
 import time
 from collections.abc import Iterator
