@@ -535,7 +535,9 @@ def test_key_in_a_kms_is_named_by_a_file_without_a_secret(
     boto3 = pytest.importorskip("boto3")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
-    with moto.mock_aws():
+    mocked = moto.mock_aws()
+    mocked.start(reset=False)  # other tests of this process have an AWS too, and go on with it
+    try:
         client = boto3.client("kms", region_name="eu-west-1")
         arns = [
             client.create_key(KeyUsage="SIGN_VERIFY", KeySpec="ECC_NIST_P256")["KeyMetadata"]["Arn"] for _ in range(2)
@@ -549,6 +551,8 @@ def test_key_in_a_kms_is_named_by_a_file_without_a_secret(
         run("key", "rotate", "vault", "--kms", arns[1])
         now = datetime.now(UTC)
         assert signed_policy.newest(own, layout.signed_policy.read_bytes(), now).version == 3
+    finally:
+        mocked.stop(remove_data=False)
 
 
 # --- where a key cannot be had
