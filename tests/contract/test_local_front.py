@@ -108,8 +108,8 @@ def test_changed_listen_that_somebody_else_has_is_told_and_changes_nothing(world
         assert "listens there" in "".join(other.provider.faults("amd64"))
         with pytest.raises(ProviderError, match="(?s)HAProxy ended.*cannot bind"):
             other.provider.shift({1: 100})
+        world.wait(lambda: found.sent > 0)
     assert found.lost == []
-    assert found.sent
     assert fronts(world) == before
     world.provider.shift({1: 100})
     assert dict(world.provider.observe().weights) == {1: 100}
