@@ -66,7 +66,7 @@ STEPS = "steps = [{ weight = 10, pause_s = 2, analyse = true }, { weight = 50, p
 @dataclass(frozen=True)
 class Replaced:
     """One rollout. `direction`: `forward`, or `back`. `back_s`: from the engine's verdict until the last answer of the
-    new image had come, None where it went forward."""
+    new image had come, and the time until the next request, as an upper bound; None where it went forward."""
 
     strategy: str
     direction: str
@@ -147,7 +147,7 @@ class Fleet:
         verdict = max(_moment(event) for event in self._events() if event.get("state") == "ROLLING_BACK")
         greeting = tiny_images.IMAGES[image][0]
         new = [at for body, at in outcome.last_at.items() if f"tiny {greeting}" in body]
-        return max(0.0, max(new) - verdict)
+        return max(0.0, max(new) - verdict) + 1 / PER_SECOND
 
     def _events(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in log.path_of(self.layout, NAME).read_text().splitlines()]

@@ -170,7 +170,7 @@ def _fleet_figures(replaced: Replaced) -> list[Figure]:
     ]  # fmt: skip
     if replaced.back_s is not None:
         figures.append(
-            Figure("  from the verdict to the last answer of the new image", replaced.back_s, "s", TARGET_BACK_S)
+            Figure("  from the verdict to all traffic on the old, at most", replaced.back_s, "s", TARGET_BACK_S)
         )
     return figures
 
