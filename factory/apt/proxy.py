@@ -217,8 +217,6 @@ class AptProxy:
             with self._opener.open(url, timeout=_UPSTREAM_TIMEOUT_S) as response:
                 length = response.headers.get("Content-Length")
                 size = int(length) if length and length.isdigit() else None
-                if client is not None:
-                    client.begin(size)
                 return self._receive(Expected(url, size, expected), response, client)
         except urllib.error.HTTPError as error:
             error.close()
@@ -231,12 +229,15 @@ class AptProxy:
             raise UpstreamError(str(error) or type(error).__name__) from error
 
     def _receive(self, wanted: Expected, response: IO[bytes], client: Client | None) -> Entry:
+        """Hand a content on as it comes, a chunk late: what fits one chunk is answered only once it is known to be
+        right, of what is larger the end is held back until then."""
         with Incoming(self.store) as incoming:
             head = held = b""
             while chunk := response.read(_CHUNK_BYTES):
                 head = head or chunk[:_HEAD_BYTES]
                 incoming.write(chunk)
-                if client is not None:
+                if client is not None and held:
+                    client.begin(wanted.size)
                     client.send(held)
                 held = chunk
             if wanted.size not in (None, incoming.size):
@@ -247,7 +248,8 @@ class AptProxy:
                 raise UpstreamError("sent something that is no Release file")
             entry = Entry(wanted.url, incoming.keep(), incoming.size)
         if client is not None:
-            client.send(held)  # the end, held back until it was known to be right
+            client.begin(wanted.size)
+            client.send(held)
         return entry
 
     def own(self, path: str, client: Client) -> None:
@@ -283,7 +285,9 @@ class Client:
         self._body = handler.command != "HEAD"
 
     def begin(self, size: int | None) -> None:
-        """The head of an answer of `size` bytes; not known: the connection's end is its end."""
+        """The head of an answer of `size` bytes, once; not known: the connection's end is its end."""
+        if self._begun:
+            return
         self._begun = True
         if size is None:
             self._handler.close_connection = True

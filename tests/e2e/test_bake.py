@@ -271,6 +271,8 @@ def test_kill_9_at_every_stage_leaves_nothing_and_the_next_run_goes_on(shop: Wor
     for stage in ("base", "provision", "seal", "disk", "verify"):
         process = shop.start("bake", "child", "--json")
         shop.wait_for_stage("child", stage, process)
+        if stage == "verify":  # until there is something that the next run has to clean up
+            shop.wait_for_file(".factory/work/child-amd64/verify", process)
         process.kill()
         process.communicate()
         assert gone_within(shop.processes), f"{stage}: {shop.processes()}"

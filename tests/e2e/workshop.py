@@ -156,6 +156,14 @@ class Workshop:
             time.sleep(0.02)
         raise AssertionError(f"{image} never came to {stage}")
 
+    def wait_for_file(self, path: str, process: subprocess.Popen[str]) -> None:
+        """Wait until `process` has made `path`."""
+        ends_at = time.monotonic() + DEADLINE_S
+        while not (self.root / path).exists():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < ends_at, f"{path} never came"
+            time.sleep(0.02)
+
     def processes(self) -> list[str]:
         """The command lines of all processes that have to do with this factory."""
         found = []
