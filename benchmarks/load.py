@@ -46,7 +46,7 @@ def ask(url: str) -> str:
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=TIMEOUT_S)
     try:
-        connection.request("GET", parts.path or "/")
+        connection.request("GET", parts._replace(scheme="", netloc="").geturl() or "/")
         answer = connection.getresponse()
         body = answer.read().decode(errors="replace")
         if answer.status != 200:
@@ -79,7 +79,7 @@ def load(url: str, per_second: float = PER_SECOND) -> Iterator[Outcome]:
             pool.submit(one)
             due += 1 / per_second
 
-    with ThreadPoolExecutor(max_workers=round(per_second * TIMEOUT_S)) as pool:
+    with ThreadPoolExecutor(max_workers=max(1, round(per_second * TIMEOUT_S))) as pool:
         sender = threading.Thread(target=send)
         sender.start()
         try:

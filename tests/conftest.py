@@ -10,6 +10,8 @@ from hypothesis import settings
 
 from factory import files
 
+pytest_plugins = ["rollout_fixtures"]
+
 # No deadline: these machines are shared, and how long an example takes says nothing. Always the same examples, so that
 # whether a change may land does not depend on luck; what luck finds is looked for by `make soak`, which takes the other
 # profile (--hypothesis-profile soak) with a seed that it tells.

@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import http.client
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,6 +45,10 @@ class LocalWorld:
     @property
     def folder(self) -> Path:
         return self.root / "fleets" / self.fleet.name
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.fleet.listen}/"
 
     @property
     def provider(self) -> LocalProvider:
@@ -123,46 +125,3 @@ def get(address: str, path: str, timeout_s: float) -> tuple[int, str]:
         return answer.status, answer.read().decode()
     finally:
         connection.close()
-
-
-@dataclass
-class Load:
-    """What came of constant requests: how often each body was seen, and what went wrong."""
-
-    bodies: dict[str, int] = field(default_factory=dict)
-    lost: list[str] = field(default_factory=list)
-
-    @property
-    def sent(self) -> int:
-        return sum(self.bodies.values()) + len(self.lost)
-
-
-@contextmanager
-def load(address: str, per_s: float = 50, path: str = "/", workers: int = 4) -> Iterator[Load]:
-    """Constant requests to an address while the context lasts: no retries, a new connection each, 10 s time-out."""
-    found, stop, guard = Load(), threading.Event(), threading.Lock()
-
-    def work() -> None:
-        while not stop.wait(workers / per_s):
-            try:
-                status, body = get(address, path, 10)
-                problem = None if status == 200 else f"status {status}"
-            except OSError as error:
-                problem = repr(error)
-            except http.client.HTTPException as error:
-                problem = repr(error)
-            with guard:
-                if problem is None:
-                    found.bodies[body] = found.bodies.get(body, 0) + 1
-                else:
-                    found.lost.append(problem)
-
-    threads = [threading.Thread(target=work) for _ in range(workers)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield found
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()

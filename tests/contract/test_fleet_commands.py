@@ -12,33 +12,17 @@ from typing import Any
 
 import pytest
 import rollout_factory
-import simulated_local
 from rollout_factory import Shop
 from signed_factory import sha
 from simulated_provider import World
 
 from factory.catalog import audit, chain, check, rollouts
 from factory.catalog.database import Catalog
-from factory.cli import rollout, rollout_live
 from factory.errors import ProviderError
 from factory.model import Layout
 from factory.rollout import acting, log, providers
 from factory.rollout.model import FleetSpec, State
 from factory.rollout.providers import Provider
-
-
-@pytest.fixture
-def simulated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(providers.KINDS, "local", simulated_local.NAME)
-    monkeypatch.delenv("FACTORY_KEY", raising=False)
-    for module in (rollout, rollout_live):
-        monkeypatch.setattr(module, "LOOK_S", 0.1)
-
-
-@pytest.fixture(scope="module")
-def template() -> list[Shop]:
-    """Where the factory is kept that others are copied from, once it is made."""
-    return []
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from healing import Healer
-from local_fleets import LocalWorld, load
+from local_fleets import LocalWorld
 
+from benchmarks.load import load
 from factory.catalog import rollouts
 from factory.catalog.database import Catalog
 from factory.rollout import drift, heal
@@ -91,7 +92,7 @@ def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
 
 def test_guest_that_was_killed_is_replaced_and_gets_traffic_once_it_is_healthy(fleet: Fleet) -> None:
     assert fleet.drifts() == []
-    with load(str(fleet.world.fleet.listen)) as found:
+    with load(fleet.world.url, 50) as found:
         fleet.world.kill("web-g1-01")
         fleet.world.wait(lambda: len(fleet.world.of(1)) == 1)
         assert fleet.drifts() == [Kind.MISSING]
@@ -138,7 +139,7 @@ def test_guest_that_nobody_gave_traffic_gets_it_without_another_launch(fleet: Fl
 
 
 def test_guest_that_is_ill_is_replaced_before_it_goes(fleet: Fleet) -> None:
-    with load(str(fleet.world.fleet.listen)) as found:
+    with load(fleet.world.url, 50) as found:
         (fleet.world.folder / "instances/web-g1-02/sick").touch()
         fleet.world.wait(lambda: [one.healthy for one in fleet.world.of(1)] == [True, False])
         assert fleet.drifts() == [Kind.UNHEALTHY]
@@ -154,7 +155,7 @@ def test_guest_that_is_ill_is_replaced_before_it_goes(fleet: Fleet) -> None:
 
 def test_size_that_is_changed_under_load_loses_nothing(fleet: Fleet) -> None:
     scales = Limits(mends=heal.SCALES)
-    with load(str(fleet.world.fleet.listen)) as found:
+    with load(fleet.world.url, 50) as found:
         fleet.be(size=4)
         assert fleet.heal(scales).launched == ("web-g1-03", "web-g1-04")
         assert min(fleet.weights.values()) > 0
@@ -169,7 +170,7 @@ def test_image_that_does_not_come_up_trips_the_breaker_and_leaves_what_serves(fl
     fleet.be(size=3, health=dataclasses.replace(HEALTH, deadline_s=1))
     disk = Path(fleet.generation.image.references["local"])
     disk.write_text(disk.read_text().replace('"boot_s": 0.2', '"boot_s": 99'))
-    with load(str(fleet.world.fleet.listen)) as found:
+    with load(fleet.world.url, 50) as found:
         done = fleet.heal(Limits(breaker=1))
     assert (done.end, done.launched, done.retired) == (End.BREAKER, (), ("web-g1-03",))
     assert [one.id for one in fleet.world.of(1)] == ["web-g1-01", "web-g1-02"]

@@ -11,22 +11,12 @@ from pathlib import Path
 
 import pytest
 import rollout_factory
-import simulated_local
 from rollout_factory import Shop, numbers
 
 from factory.catalog import check
 from factory.catalog.database import Catalog
-from factory.cli import rollout, rollout_live
-from factory.rollout import log, providers
+from factory.rollout import log
 from factory.rollout.model import TERMINAL, State
-
-
-@pytest.fixture
-def simulated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(providers.KINDS, "local", simulated_local.NAME)
-    monkeypatch.delenv("FACTORY_KEY", raising=False)
-    for module in (rollout, rollout_live):
-        monkeypatch.setattr(module, "LOOK_S", 0.1)
 
 
 @pytest.fixture
@@ -35,12 +25,6 @@ def shop(tmp_path: Path, capsys: pytest.CaptureFixture[str], simulated: None) ->
     made = rollout_factory.build(tmp_path, capsys)
     yield made
     made.end_all()
-
-
-@pytest.fixture(scope="module")
-def template() -> list[Shop]:
-    """Where the factory is kept that others are copied from, once it is made."""
-    return []
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from local_fleets import DEADLINE_S, LocalWorld, load
+from local_fleets import DEADLINE_S, LocalWorld
 from simulated_fleets import Trusted, good
 
+from benchmarks.load import load
 from factory.catalog import rollouts
 from factory.catalog.database import Catalog
 from factory.rollout import fleet as fleets
@@ -71,7 +72,7 @@ def driven(folder: Path, **spec: object) -> Iterator[Driven]:
 
 def test_rollout_replaces_the_fleet_and_loses_nothing(tmp_path: Path) -> None:
     with driven(tmp_path, strategy="canary", steps=(Step(50, 0.2),), bake_s=0.2) as it:
-        with load(str(it.world.fleet.listen)) as found:
+        with load(it.world.url, 50) as found:
             it.until(State.SUCCEEDED)
         assert found.lost == []
         assert it.idle(2) == []

@@ -18,8 +18,9 @@ import tiny_images
 CONTRACT = Path(__file__).parent.parent / "contract"
 sys.path.insert(0, str(CONTRACT))
 
-from local_fleets import fleet_of, free_port, get, load  # noqa: E402
+from local_fleets import fleet_of, free_port, get  # noqa: E402
 
+from benchmarks.load import load  # noqa: E402
 from factory import proc  # noqa: E402
 from factory.digest import Digest  # noqa: E402
 from factory.model import Layout  # noqa: E402
@@ -114,7 +115,7 @@ def test_real_guests_are_replaced_under_load_and_nothing_is_lost(fleet: Fleet) -
     fleet.killed("provider.shift({1: 100})")
     assert "tiny one" in get(listen, "/", 10)[1]
     assert get(listen, "/external/database_url", 10) == (200, "postgres://outside")
-    with load(listen, PER_S) as found:
+    with load(f"http://{listen}", PER_S) as found:
         fleet.killed("provider.launch(fleet.generation(2), 2)")
         fleet.wait_healthy(2, 2)
         for new in (10, 50, 100):
@@ -134,7 +135,7 @@ def test_real_guests_are_replaced_under_load_and_nothing_is_lost(fleet: Fleet) -
     sys.stderr.write(f"\n{found.sent} requests, {len(found.lost)} lost; back in {back_s:.3f} s\n")
     assert found.lost == []
     assert found.sent > 100
-    assert {body.splitlines()[0] for body in found.bodies} == {"tiny one", "tiny two"}
+    assert {body.splitlines()[0] for body in found.answers} == {"tiny one", "tiny two"}
     assert [one.generation for one in provider.observe().instances] == [2, 2]
     provider.retire([one.id for one in provider.observe().instances])
     assert provider.observe() == Observation()
@@ -170,7 +171,7 @@ def test_a_killed_haproxy_and_a_killed_guest_are_made_good(fleet: Fleet) -> None
     assert provider.observe().weights == {}
     provider.shift({1: 100})
     assert dict(provider.observe().weights) == {1: 100}
-    with load(str(fleet.spec.listen), PER_S) as found:
+    with load(f"http://{fleet.spec.listen}", PER_S) as found:
         time.sleep(1)
         os.kill(pids["web-g1-01"], signal.SIGKILL)
         time.sleep(3)
