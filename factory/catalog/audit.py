@@ -150,6 +150,6 @@ def _where(connection: sqlite3.Connection, wanted: Wanted) -> tuple[str, dict[st
 def _rows(
     connection: sqlite3.Connection, source: int, where: str, parameters: Mapping[str, Any], order: str
 ) -> Iterator[tuple[int, Event]]:
-    sql = f"SELECT {chain.COLUMNS} FROM events WHERE source = :source{where} ORDER BY seq {order}"  # noqa: S608
+    sql = f"SELECT {chain.COLUMNS} FROM events WHERE source = :source{where} ORDER BY seq {order}"
     for row in connection.execute(sql, {**parameters, "source": source}):
         yield source, chain.event_of(row)

@@ -93,7 +93,7 @@ def _temporary(target: Path) -> Iterator[Path]:
 
 
 def _counts(connection: sqlite3.Connection) -> dict[str, int]:
-    return {table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in _TABLES}  # noqa: S608
+    return {table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in _TABLES}
 
 
 def _prove(copy: Path, before: dict[str, int], after: dict[str, int], catalog: Path) -> tuple[Log, ...]:

@@ -98,7 +98,7 @@ def append(connection: sqlite3.Connection, entry: Entry) -> int:
 def insert(connection: sqlite3.Connection, source: int, event: Event) -> None:
     """Write an event as it is, at the end of the log of a source."""
     connection.execute(
-        f"INSERT INTO events (source, {COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+        f"INSERT INTO events (source, {COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             source,
             event.seq,
@@ -125,7 +125,7 @@ def head(connection: sqlite3.Connection, source: int = OWN) -> Head:
             hint="factory catalog check tells what else; put a backup in its place",
         )
     catalog = str(named[0])
-    sql = f"SELECT {COLUMNS} FROM events WHERE source = ? ORDER BY seq DESC LIMIT 1"  # noqa: S608
+    sql = f"SELECT {COLUMNS} FROM events WHERE source = ? ORDER BY seq DESC LIMIT 1"
     row = connection.execute(sql, [source]).fetchone()
     if row is None:
         return Head(catalog, 0, unpacked(START))
@@ -135,7 +135,7 @@ def head(connection: sqlite3.Connection, source: int = OWN) -> Head:
 
 def events(connection: sqlite3.Connection, source: int = OWN, after: int = 0) -> Iterator[Event]:
     """The events of a source in their order, those up to `after` left out."""
-    sql = f"SELECT {COLUMNS} FROM events WHERE source = ? AND seq > ? ORDER BY seq"  # noqa: S608
+    sql = f"SELECT {COLUMNS} FROM events WHERE source = ? AND seq > ? ORDER BY seq"
     return map(event_of, connection.execute(sql, [source, after]))
 
 

@@ -139,7 +139,7 @@ def _contents(connection: sqlite3.Connection) -> Iterator[str]:
 def _signed(connection: sqlite3.Connection) -> Iterator[str]:
     """Each envelope is the one its row and its event name, and the tables say of it what it says itself."""
     columns = "digest, predicate_type, subject, image, number, made_at, signers"
-    for raw, *stands in connection.execute(f"SELECT envelope, {columns} FROM attestations ORDER BY id"):  # noqa: S608
+    for raw, *stands in connection.execute(f"SELECT envelope, {columns} FROM attestations ORDER BY id"):
         try:
             row = attestations.row_of(dsse.parse(raw))
         except FactoryError:

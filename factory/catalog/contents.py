@@ -260,7 +260,7 @@ def _put_image(connection: sqlite3.Connection, made: Recorded, package_set: int 
         else:
             image = int(found[0])
             columns = ", ".join(f"{column} = ?" for column in row)
-            connection.execute(f"UPDATE images SET {columns} WHERE id = ?", [*row.values(), image])  # noqa: S608
+            connection.execute(f"UPDATE images SET {columns} WHERE id = ?", [*row.values(), image])
     connection.execute("INSERT OR IGNORE INTO image_sources VALUES (?, ?)", [image, chain.OWN])
     return image
 
@@ -283,13 +283,13 @@ def _put_inputs(connection: sqlite3.Connection, named: Mapping[str, Digest], fil
 
 
 def _put_once(connection: sqlite3.Connection, table: str, digest: Digest, row: Mapping[str, Any]) -> int:
-    known = connection.execute(f"SELECT id FROM {table} WHERE digest = ?", [packed(digest)]).fetchone()  # noqa: S608
+    known = connection.execute(f"SELECT id FROM {table} WHERE digest = ?", [packed(digest)]).fetchone()
     return int(known[0]) if known is not None else _insert(connection, table, {"digest": packed(digest), **row})
 
 
 def _insert(connection: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> int:
     marks = ", ".join("?" * len(row))
-    sql = f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})"  # noqa: S608
+    sql = f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})"
     number = connection.execute(sql, list(row.values())).lastrowid
     assert number is not None
     return number

@@ -118,7 +118,7 @@ def checks(catalog: Catalog, run: str, image: str | None = None) -> list[tuple[s
 
 
 def _of_run(catalog: Catalog, table: str, run: str, image: str | None) -> Iterable[tuple[str, str, dict[str, Any]]]:
-    sql = f"SELECT * FROM {table} WHERE run = :run AND source = 1 AND (:image IS NULL OR image = :image) ORDER BY id"  # noqa: S608
+    sql = f"SELECT * FROM {table} WHERE run = :run AND source = 1 AND (:image IS NULL OR image = :image) ORDER BY id"
     for row in catalog.query(sql, {"run": run, "image": image}):
         del row["id"], row["run"], row["source"]
         for flag in {"changed", "exempted"} & row.keys():

@@ -62,14 +62,14 @@ def one(catalog: Catalog, target: str, as_of: str | None = None) -> KnownImage:
         return by_digest[0]
     name, _, arch = target.partition("/")
     rows = catalog.query(
-        f"SELECT {COLUMNS}, max(bakes.id) AS bake FROM images JOIN bakes ON bakes.image = images.id"  # noqa: S608
+        f"SELECT {COLUMNS}, max(bakes.id) AS bake FROM images JOIN bakes ON bakes.image = images.id"
         " WHERE images.name = :name AND (:arch = '' OR images.arch = :arch)"
         " AND (:as_of IS NULL OR baked_at <= :as_of) GROUP BY images.arch",
         {"name": name, "arch": arch, "as_of": as_of},
     )
     if not rows:
         rows = catalog.query(
-            f"SELECT {COLUMNS}, max(images.id) AS bake FROM images WHERE name = :name AND kind <> 'image'"  # noqa: S608
+            f"SELECT {COLUMNS}, max(images.id) AS bake FROM images WHERE name = :name AND kind <> 'image'"
             " AND (:arch = '' OR arch = :arch) AND (:as_of IS NULL OR recorded_at <= :as_of) GROUP BY arch",
             {"name": name, "arch": arch, "as_of": as_of},
         )
@@ -90,7 +90,7 @@ def is_known(catalog: Catalog, target: str) -> bool:
 
 def by_id(catalog: Catalog, number: int) -> KnownImage:
     """The image of a row id."""
-    return of_row(catalog.query(f"SELECT {COLUMNS} FROM images WHERE id = ?", [number])[0])  # noqa: S608
+    return of_row(catalog.query(f"SELECT {COLUMNS} FROM images WHERE id = ?", [number])[0])
 
 
 def by_digests(catalog: Catalog, digests: Iterable[Digest]) -> dict[Digest, KnownImage]:
@@ -99,7 +99,7 @@ def by_digests(catalog: Catalog, digests: Iterable[Digest]) -> dict[Digest, Know
     wanted = sorted(set(digests))
     for start in range(0, len(wanted), _AT_A_TIME):
         part = [packed(digest) for digest in wanted[start : start + _AT_A_TIME]]
-        sql = f"SELECT {COLUMNS} FROM images WHERE digest IN ({', '.join('?' * len(part))})"  # noqa: S608
+        sql = f"SELECT {COLUMNS} FROM images WHERE digest IN ({', '.join('?' * len(part))})"
         found.update({image.digest: image for image in map(of_row, catalog.query(sql, part))})
     return found
 
@@ -107,7 +107,7 @@ def by_digests(catalog: Catalog, digests: Iterable[Digest]) -> dict[Digest, Know
 def by_artifact(catalog: Catalog, digest: Digest) -> KnownImage | None:
     """The image of which a stored file has this digest; None where there is none."""
     sql = (
-        f"SELECT {COLUMNS} FROM artifacts JOIN bakes ON bakes.id = bake JOIN images ON images.id = image"  # noqa: S608
+        f"SELECT {COLUMNS} FROM artifacts JOIN bakes ON bakes.id = bake JOIN images ON images.id = image"
         " WHERE substr(artifacts.digest, 1, 8) = substr(:digest, 1, 8) AND artifacts.digest = :digest"
         " ORDER BY bakes.id DESC LIMIT 1"
     )
@@ -118,7 +118,7 @@ def by_artifact(catalog: Catalog, digest: Digest) -> KnownImage | None:
 def by_native(catalog: Catalog, native: str) -> KnownImage | None:
     """The image that is published somewhere under this id (an AMI's, say); None where there is none."""
     sql = (
-        f"SELECT {COLUMNS} FROM locations JOIN bakes ON bakes.id = bake JOIN images ON images.id = image"  # noqa: S608
+        f"SELECT {COLUMNS} FROM locations JOIN bakes ON bakes.id = bake JOIN images ON images.id = image"
         " WHERE native = ? ORDER BY bakes.id DESC LIMIT 1"
     )
     rows = catalog.query(sql, [native])
@@ -128,7 +128,7 @@ def by_native(catalog: Catalog, native: str) -> KnownImage | None:
 def _by_digest(catalog: Catalog, digits: str, as_of: str | None) -> list[KnownImage]:
     low, high = packed("sha256:" + digits.ljust(64, "0")), packed("sha256:" + digits.ljust(64, "f"))
     sql = (
-        f"SELECT {COLUMNS} FROM images WHERE digest BETWEEN ? AND ?"  # noqa: S608
+        f"SELECT {COLUMNS} FROM images WHERE digest BETWEEN ? AND ?"
         " AND (? IS NULL OR recorded_at <= ?) ORDER BY digest LIMIT 20"
     )
     return [of_row(row) for row in catalog.query(sql, [low, high, as_of, as_of])]

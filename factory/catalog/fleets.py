@@ -117,5 +117,5 @@ def put_instance_end(connection: sqlite3.Connection, instance: int, ended_at: da
 
 def _insert(connection: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> int:
     marks = ", ".join("?" * len(row))
-    sql = f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})"  # noqa: S608
+    sql = f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})"
     return int(connection.execute(sql, list(row.values())).lastrowid or 0)

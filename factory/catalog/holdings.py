@@ -45,7 +45,7 @@ def packages(catalog: Catalog, package_set: int) -> list[InstalledPackage]:
 
 def newest(catalog: Catalog, package_set: int, most: int) -> list[KnownImage]:
     """Images that have a set, those recorded last first."""
-    sql = f"SELECT {COLUMNS} FROM images WHERE package_set = ? ORDER BY id DESC LIMIT ?"  # noqa: S608
+    sql = f"SELECT {COLUMNS} FROM images WHERE package_set = ? ORDER BY id DESC LIMIT ?"
     return [of_row(row) for row in catalog.query(sql, [package_set, most])]
 
 
@@ -54,7 +54,7 @@ def of_names(catalog: Catalog, names: Iterable[str]) -> list[Counted]:
     found = []
     for part in batches(sorted(set(names))):
         sql = (
-            "SELECT package_set, name, arch, count(*) AS images FROM images"  # noqa: S608
+            "SELECT package_set, name, arch, count(*) AS images FROM images"
             f" WHERE package_set IS NOT NULL AND name IN ({marks(part)}) GROUP BY package_set, name, arch"
         )
         found += [
@@ -69,7 +69,7 @@ def of_digests(catalog: Catalog, digests: Collection[Digest]) -> list[Counted]:
     found = []
     for part in batches(sorted(digests)):
         sql = (
-            "SELECT package_set, name, arch, digest FROM images"  # noqa: S608
+            "SELECT package_set, name, arch, digest FROM images"
             f" WHERE package_set IS NOT NULL AND digest IN ({marks(part)})"
         )
         found += [

@@ -85,7 +85,7 @@ def listed_page(catalog: Catalog, wanted: Wanted, before: int | None = None, lim
             "digest IN (SELECT digest FROM (SELECT digest, max(number) FROM channel_assignments"
             " WHERE channel = :channel AND (:as_of IS NULL OR made_at <= :as_of) GROUP BY source, name, arch))"
         )
-    sql = f"SELECT {COLUMNS} FROM images WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT :limit"  # noqa: S608
+    sql = f"SELECT {COLUMNS} FROM images WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT :limit"
     rows = catalog.connection.execute(sql, {**parameters, "before": before, "limit": limit})
     found = [KnownImage(identity, unpacked(digest), *rest) for identity, digest, *rest in rows]
     return with_standing(catalog, found, wanted.as_of)
@@ -132,7 +132,7 @@ def running_of(catalog: Catalog, images: Sequence[KnownImage], as_of: str | None
     numbers = {packed(image.digest): image.id for image in images}
     for part in batches(list(numbers)):
         sql = (
-            "SELECT digest, count(*) FROM instances LEFT JOIN instance_ends ON instance = instances.id"  # noqa: S608
+            "SELECT digest, count(*) FROM instances LEFT JOIN instance_ends ON instance = instances.id"
             f" WHERE digest IN ({marks(part)}) AND (ended_at IS NULL OR ended_at > ?)"
             " AND (? IS NULL OR launched_at <= ?) GROUP BY digest"
         )
@@ -148,7 +148,7 @@ def _last_bakes(
     found: dict[int, tuple[str, tuple[Any, ...]]] = {}
     for part in batches([image.id for image in images]):
         sql = (
-            "SELECT image, parents.kind, parents.name, parents.arch, bakes.source, run, bakes.name, bakes.arch"  # noqa: S608
+            "SELECT image, parents.kind, parents.name, parents.arch, bakes.source, run, bakes.name, bakes.arch"
             f" FROM bakes JOIN images AS parents ON parents.id = parent WHERE image IN ({marks(part)})"
             " AND (? IS NULL OR baked_at <= ?) ORDER BY bakes.id"
         )
@@ -168,7 +168,7 @@ def _checks(catalog: Catalog, run: tuple[Any, ...]) -> dict[str, int]:
 def _sizes(catalog: Catalog, images: Sequence[KnownImage]) -> dict[int | None, int]:
     found: dict[int | None, int] = {}
     for part in batches(sorted({image.package_set for image in images if image.package_set is not None})):
-        sql = f"SELECT id, size FROM package_sets WHERE id IN ({marks(part)})"  # noqa: S608
+        sql = f"SELECT id, size FROM package_sets WHERE id IN ({marks(part)})"
         found.update(catalog.connection.execute(sql, part).fetchall())
     return found
 
@@ -177,7 +177,7 @@ def _sources(catalog: Catalog, images: Sequence[KnownImage]) -> dict[int, list[s
     found: dict[int, list[str]] = {}
     for part in batches([image.id for image in images]):
         sql = (
-            "SELECT image, sources.name FROM image_sources JOIN sources ON sources.id = source"  # noqa: S608
+            "SELECT image, sources.name FROM image_sources JOIN sources ON sources.id = source"
             f" WHERE image IN ({marks(part)}) ORDER BY image, source"
         )
         for image, source in catalog.connection.execute(sql, part):

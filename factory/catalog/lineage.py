@@ -26,12 +26,12 @@ _DEEPEST = 1000
 """A walk of one statement ends here: edges that somebody changed by hand may go round in circles."""
 
 _ABOVE = (
-    "WITH RECURSIVE walk(id, depth) AS (VALUES(:start, 0) UNION"  # noqa: S608
+    "WITH RECURSIVE walk(id, depth) AS (VALUES(:start, 0) UNION"
     f" SELECT parent, depth + 1 FROM edges JOIN walk ON child = walk.id AND depth < {_DEEPEST})"
 )
 _CHILDREN = "SELECT edges.child FROM json_each(?) CROSS JOIN edges ON edges.parent = json_each.value"
 _CHILDREN_UNTIL = f"{_CHILDREN} CROSS JOIN images ON images.id = edges.child AND recorded_at <= ?"
-_IMAGES = f"SELECT {COLUMNS} FROM json_each(?) CROSS JOIN images ON images.id = json_each.value"  # noqa: S608
+_IMAGES = f"SELECT {COLUMNS} FROM json_each(?) CROSS JOIN images ON images.id = json_each.value"
 _PARENTS = "SELECT edges.child, edges.parent FROM json_each(?) CROSS JOIN edges ON edges.child = json_each.value"
 _REVOKED = (
     "SELECT images.id, revocations.source, revocations.digest, revocations.name, reason, at, made_at, attestation"
@@ -50,7 +50,7 @@ class Relative(NamedTuple):
 def ancestors(catalog: Catalog, image: int) -> list[Relative]:
     """What the image of this row id descends from, the nearest first."""
     sql = (
-        f"{_ABOVE} SELECT {COLUMNS}, min(depth) AS depth FROM walk JOIN images ON images.id = walk.id"  # noqa: S608
+        f"{_ABOVE} SELECT {COLUMNS}, min(depth) AS depth FROM walk JOIN images ON images.id = walk.id"
         " WHERE walk.id <> :start GROUP BY walk.id ORDER BY depth, walk.id"
     )
     return [
@@ -100,7 +100,7 @@ def edges_among(catalog: Catalog, images: Iterable[int]) -> list[tuple[int, int]
         row
         for part in batches(sorted(known))
         for row in catalog.connection.execute(
-            f"SELECT parent, child FROM edges WHERE child IN ({marks(part)})",  # noqa: S608
+            f"SELECT parent, child FROM edges WHERE child IN ({marks(part)})",
             part,
         )
     )

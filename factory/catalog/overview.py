@@ -87,7 +87,7 @@ def versions(catalog: Catalog, name: str) -> list[tuple[KnownPackage, int]]:
 
 def of_package_set(catalog: Catalog, package_set: int, before: int | None, limit: int) -> list[KnownImage]:
     """Images that have a set of packages and whose row id is below `before`, the newest first."""
-    sql = f"SELECT {COLUMNS} FROM images WHERE package_set = ? AND id < ? ORDER BY id DESC LIMIT ?"  # noqa: S608
+    sql = f"SELECT {COLUMNS} FROM images WHERE package_set = ? AND id < ? ORDER BY id DESC LIMIT ?"
     most = (1 << 63) - 1
     return [of_row(row) for row in catalog.query(sql, [package_set, most if before is None else before, limit])]
 
@@ -95,5 +95,5 @@ def of_package_set(catalog: Catalog, package_set: int, before: int | None, limit
 def beginning(catalog: Catalog, digits: str, limit: int = 20) -> list[KnownImage]:
     """Images and bases whose digest begins with these hex digits."""
     low, high = packed("sha256:" + digits.ljust(64, "0")), packed("sha256:" + digits.ljust(64, "f"))
-    sql = f"SELECT {COLUMNS} FROM images WHERE digest BETWEEN ? AND ? ORDER BY digest LIMIT ?"  # noqa: S608
+    sql = f"SELECT {COLUMNS} FROM images WHERE digest BETWEEN ? AND ? ORDER BY digest LIMIT ?"
     return [of_row(row) for row in catalog.query(sql, [low, high, limit])]

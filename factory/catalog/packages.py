@@ -54,7 +54,7 @@ def matching(catalog: Catalog, relation: Relation) -> list[KnownPackage]:
 def is_known(catalog: Catalog, name: str, *, by_source: bool = False) -> bool:
     """Whether there is a package of this name, or one whose source is called so."""
     column = "source" if by_source else "name"
-    sql = f"SELECT EXISTS (SELECT 1 FROM packages WHERE {column} = ?) AS there"  # noqa: S608
+    sql = f"SELECT EXISTS (SELECT 1 FROM packages WHERE {column} = ?) AS there"
     return bool(catalog.query(sql, [name])[0]["there"])
 
 
@@ -68,7 +68,7 @@ def holding(catalog: Catalog, packages: list[KnownPackage], as_of: str | None = 
     known = {one.id: one for one in packages}
     sets: dict[int, list[KnownPackage]] = {}
     for part in batches(known):
-        sql = f"SELECT package_set, package FROM package_set_members WHERE package IN ({marks(part)})"  # noqa: S608
+        sql = f"SELECT package_set, package FROM package_set_members WHERE package IN ({marks(part)})"
         for package_set, package in catalog.connection.execute(sql, part):
             sets.setdefault(package_set, []).append(known[package])
     counts = {one: _count(catalog, one, as_of) for one in sets}
@@ -80,10 +80,7 @@ def images(
     catalog: Catalog, found: Holding, as_of: str | None = None
 ) -> Iterator[tuple[KnownImage, tuple[KnownPackage, ...]]]:
     """Each image that holds one of the packages, with those it holds; set by set, the newest first in each."""
-    sql = (
-        f"SELECT {COLUMNS} FROM images WHERE package_set = ?"  # noqa: S608
-        " AND (?2 IS NULL OR recorded_at <= ?2) ORDER BY id DESC"
-    )
+    sql = f"SELECT {COLUMNS} FROM images WHERE package_set = ? AND (?2 IS NULL OR recorded_at <= ?2) ORDER BY id DESC"
     for package_set, packages in found.sets.items():
         for identity, digest, *rest in catalog.connection.execute(sql, [package_set, as_of]):
             yield KnownImage(identity, unpacked(digest), *rest), packages
@@ -106,7 +103,7 @@ def search(catalog: Catalog, text: str, limit: int = 100) -> list[str]:
 
 
 def _packages(catalog: Catalog, where: str, parameters: list[object]) -> list[KnownPackage]:
-    sql = f"SELECT id, name, version, arch, source, source_version, sha256 FROM packages WHERE {where}"  # noqa: S608
+    sql = f"SELECT id, name, version, arch, source, source_version, sha256 FROM packages WHERE {where}"
     rows = catalog.query(f"{sql} ORDER BY name, arch, id", parameters)
     return [KnownPackage(**{**row, "sha256": row["sha256"] and unpacked(row["sha256"])}) for row in rows]
 

@@ -70,7 +70,7 @@ def _entry(connection: sqlite3.Connection, number: int, envelope: Envelope, sour
     if kind == statements.PROMOTION:
         said = promotions.read(envelope)
         connection.execute(
-            f"INSERT OR IGNORE INTO channel_assignments ({_ASSIGNMENT}, source, attestation)"  # noqa: S608
+            f"INSERT OR IGNORE INTO channel_assignments ({_ASSIGNMENT}, source, attestation)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             [*_assignment(envelope), source, number],
         )
@@ -80,7 +80,7 @@ def _entry(connection: sqlite3.Connection, number: int, envelope: Envelope, sour
         event = revocations.read(envelope)
         assert isinstance(event, revocations.Revocation)
         connection.execute(
-            f"INSERT INTO revocations ({_REVOCATION}, source, attestation) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+            f"INSERT INTO revocations ({_REVOCATION}, source, attestation) VALUES (?, ?, ?, ?, ?, ?, ?)",
             [*_revocation(envelope), source, number],
         )
         return chain.Entry(action, event.name, event.digest, details={"reason": event.reason, "at": text(event.at)})
@@ -118,7 +118,7 @@ def _faults(
     connection: sqlite3.Connection, table: str, columns: str, kind: str, said: Callable[[Envelope], tuple[Any, ...]]
 ) -> Iterator[str]:
     named = ", ".join(f"{table}.{column}" for column in columns.split(", "))
-    sql = f"SELECT {table}.id, envelope, {named} FROM {table} JOIN attestations ON attestations.id = attestation"  # noqa: S608
+    sql = f"SELECT {table}.id, envelope, {named} FROM {table} JOIN attestations ON attestations.id = attestation"
     for number, raw, *row in connection.execute(sql):
         try:
             fits = tuple(row) == said(dsse.parse(raw))
@@ -127,7 +127,7 @@ def _faults(
         if not fits:
             yield f"row {number} of {table} does not say what its envelope says"
     sql = (
-        f"SELECT digest FROM attestations WHERE predicate_type = ? AND id NOT IN (SELECT attestation FROM {table})"  # noqa: S608
+        f"SELECT digest FROM attestations WHERE predicate_type = ? AND id NOT IN (SELECT attestation FROM {table})"
         " ORDER BY id"
     )
     for (digest,) in connection.execute(sql, [kind]):

@@ -72,7 +72,7 @@ def assignments_of_sets(
     """Of `assignments`, those whose image is known and has one of these sets of packages, each with the image."""
     until = "" if as_of is None else "WHERE made_at <= :as_of"
     sql = (
-        "SELECT held.source, held.channel, held.name, held.arch, held.digest, held.number, held.made_at,"  # noqa: S608
+        "SELECT held.source, held.channel, held.name, held.arch, held.digest, held.number, held.made_at,"
         f" held.attestation, {COLUMNS} FROM (SELECT id AS last, max(number) FROM channel_assignments {until}"
         " GROUP BY source, channel, name, arch) CROSS JOIN channel_assignments AS held ON held.id = last"
         " CROSS JOIN images ON images.digest = held.digest"
@@ -118,7 +118,7 @@ def running_of_sets(
 ) -> list[tuple[Running, KnownImage]]:
     """Of `running`, those whose image is known and has one of these sets of packages, each with the image."""
     sql = (
-        f"SELECT source, fleet, generation, provider, native, launched_at, {COLUMNS}"  # noqa: S608
+        f"SELECT source, fleet, generation, provider, native, launched_at, {COLUMNS}"
         " FROM instances LEFT JOIN instance_ends ON instance = instances.id"
         " CROSS JOIN images ON images.digest = instances.digest"
         " WHERE (ended_at IS NULL OR ended_at > :as_of) AND (:as_of IS NULL OR launched_at <= :as_of)"

@@ -30,7 +30,7 @@ class _Told:
     def rows(self) -> str:
         """SQL: (source, digest, who) of every row."""
         said = ", ".join(f"'{column}', {column}" for column in self.columns.split())
-        return f"SELECT {self.source}, row_digest({said}), {self.who} FROM {self.table}"  # noqa: S608
+        return f"SELECT {self.source}, row_digest({said}), {self.who} FROM {self.table}"
 
     @property
     def events(self) -> str:
@@ -83,7 +83,7 @@ def _more(these: str, those: str) -> str:
     return f"""
         WITH these(s, row, who) AS ({these}), those(s, row, who) AS ({those})
         SELECT s, row, (SELECT who FROM these WHERE these.s = left.s AND these.row IS left.row)
-        FROM ({numbered} FROM these EXCEPT {numbered} FROM those) AS left"""  # noqa: S608
+        FROM ({numbered} FROM these EXCEPT {numbered} FROM those) AS left"""
 
 
 def _row_digest(*pairs: str | bytes | int | None) -> str:

@@ -105,15 +105,15 @@ def _script(tree: Path, entries: Sequence[Entry], folder: Path) -> Iterator[str]
     """The debugfs commands, folder by folder. Attribute values go through files in `folder`."""
     values = 0
     # A stable sort: folders in the order of their own paths, so that each exists when it is entered.
-    ordered = sorted(entries, key=lambda entry: os.fsencode(os.path.dirname(entry.path)))  # noqa: PTH120
+    ordered = sorted(entries, key=lambda entry: os.fsencode(os.path.dirname(entry.path)))
     links = Counter(entry.hardlink for entry in entries if entry.hardlink is not None)
     written: dict[str, str] = {}  # the path under which a group of hard links was written, by the group's name
-    for parent, group in groupby(ordered, key=lambda entry: os.path.dirname(entry.path)):  # noqa: PTH120
+    for parent, group in groupby(ordered, key=lambda entry: os.path.dirname(entry.path)):
         yield f"cd {_quoted(parent)}"
         for entry in group:
             if entry.path == LOST_AND_FOUND:
                 raise DiskError("files in /lost+found cannot be put on a disk", where=entry.path)
-            name = _quoted(os.path.basename(entry.path) or ".")  # noqa: PTH119
+            name = _quoted(os.path.basename(entry.path) or ".")
             if entry.hardlink in written:
                 yield f"ln {_quoted(written[entry.hardlink])} {name}"
                 continue

@@ -171,7 +171,7 @@ def _walk(root: str, below: str) -> Iterator[str]:
             else:
                 yield path
     for path in folders:
-        if path != LOST_AND_FOUND or os.listdir(root + path):  # noqa: PTH208
+        if path != LOST_AND_FOUND or os.listdir(root + path):
             yield from _walk(root, path)
 
 
@@ -182,7 +182,7 @@ def _entry(root: str, path: str, st: os.stat_result, first: dict[int, str], cont
     if kind == "file":
         size, content = st.st_size, contents[hardlink or path]
     elif kind == "link":
-        content = os.readlink(root + path)  # noqa: PTH115
+        content = os.readlink(root + path)
     elif kind in ("char", "block"):
         content = f"{os.major(st.st_rdev)}:{os.minor(st.st_rdev)}"
     xattrs = () if kind == "link" else _xattrs(root + path)

@@ -240,7 +240,7 @@ def _clamp_bytecode(root: str, path: str, times: dict[str, float], epoch: int) -
     """Keep compiled Python valid for its clamped source; remove what is stale, which Python would write anew."""
     folder, _, name = path.rpartition("/__pycache__/")
     written = times.get(f"{folder}/{name.split('.')[0]}.py")
-    with open(root + path, "r+b") as file:  # noqa: PTH123
+    with open(root + path, "r+b") as file:
         header = file.read(16)
         if len(header) < 16:
             written = None
@@ -251,7 +251,7 @@ def _clamp_bytecode(root: str, path: str, times: dict[str, float], epoch: int) -
                 file.seek(8)
                 file.write(struct.pack("<I", epoch & 0xFFFFFFFF))
             return
-    os.unlink(root + path)  # noqa: PTH108
+    os.unlink(root + path)
 
 
 def _walk(root: str) -> Iterator[tuple[str, os.stat_result]]:
@@ -269,10 +269,10 @@ def _walk(root: str) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def _remove(path: str) -> None:
-    if os.path.isdir(path) and not os.path.islink(path):  # noqa: PTH112, PTH114
+    if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path)
     elif os.path.lexists(path):
-        os.unlink(path)  # noqa: PTH108
+        os.unlink(path)
 
 
 def describe(found: Sequence[str], limit: int = 10) -> str:

@@ -99,13 +99,13 @@ def _images(connection: sqlite3.Connection, catalogs: dict[int, str]) -> Iterato
         "SELECT source FROM image_sources WHERE image = images.id"
         " AND source NOT IN (SELECT source FROM image_accounts WHERE image = images.id) ORDER BY source"
     )
-    sql = f"SELECT digest, (SELECT group_concat(source) FROM ({agreeing})), {_IMAGE} FROM images ORDER BY id"  # noqa: S608
+    sql = f"SELECT digest, (SELECT group_concat(source) FROM ({agreeing})), {_IMAGE} FROM images ORDER BY id"
     for digest, sources, *values in connection.execute(sql):
         known = [catalogs[int(number)] for number in str(sources).split(",")] if sources is not None else []
         said = dict(zip(IMAGE_FIELDS, values, strict=True))
         yield {"kind": exchange.IMAGE, "digest": unpacked(digest), **said, "sources": known}
     sql = (
-        f"SELECT source, (SELECT digest FROM images WHERE images.id = image), {_IMAGE} FROM image_accounts"  # noqa: S608
+        f"SELECT source, (SELECT digest FROM images WHERE images.id = image), {_IMAGE} FROM image_accounts"
         " ORDER BY image, source"
     )
     for number, digest, *values in connection.execute(sql):

@@ -51,7 +51,7 @@ def hexed(column: str, name: str) -> str:
 
 
 def _select(table: str, *columns: str) -> str:
-    return f"SELECT source, {', '.join(columns)} FROM {table}"  # noqa: S608
+    return f"SELECT source, {', '.join(columns)} FROM {table}"
 
 
 def _plain(kind: str, table: str, columns: str, digests: str = "") -> Kind:
@@ -59,7 +59,7 @@ def _plain(kind: str, table: str, columns: str, digests: str = "") -> Kind:
     names, blobs = tuple(columns.split()), frozenset(digests.split())
     said = [hexed(name, name) if name in blobs else name for name in names]
     marks = ", ".join("?" * (len(names) + 1))
-    insert = f"INSERT INTO {table} (source, {', '.join(names)}) VALUES ({marks})"  # noqa: S608
+    insert = f"INSERT INTO {table} (source, {', '.join(names)}) VALUES ({marks})"
 
     def put(connection: sqlite3.Connection, source: int, line: Line) -> None:
         values = [packed(line[name]) if name in blobs and line[name] is not None else line[name] for name in names]
@@ -72,7 +72,7 @@ def id_of(connection: sqlite3.Connection, table: str, digest: str | None) -> int
     """The number of the row with this digest; None for None. ValueError where there is none."""
     if digest is None:
         return None
-    found = connection.execute(f"SELECT id FROM {table} WHERE digest = ?", [packed(digest)]).fetchone()  # noqa: S608
+    found = connection.execute(f"SELECT id FROM {table} WHERE digest = ?", [packed(digest)]).fetchone()
     if found is None:
         raise ValueError(f"it names {digest} of {table}, which no line before it is of")
     return int(found[0])

@@ -35,10 +35,10 @@ class Said:
 def put(connection: sqlite3.Connection, digest: Digest, said: Said, sources: Iterable[int]) -> bool:
     """Write what these sources say of an image; whether the image is new here. ValueError for what no line is of."""
     row = _row(connection, said)
-    sql = f"SELECT id, {_COLUMNS} FROM images WHERE digest = ?"  # noqa: S608
+    sql = f"SELECT id, {_COLUMNS} FROM images WHERE digest = ?"
     found = connection.execute(sql, [packed(digest)]).fetchone()
     if found is None:
-        insert = f"INSERT INTO images (digest, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+        insert = f"INSERT INTO images (digest, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
         number = connection.execute(insert, [packed(digest), *row]).lastrowid
         assert number is not None
         _known_to(connection, number, sources)
@@ -75,7 +75,7 @@ def _become_known(connection: sqlite3.Connection, number: int, stands: tuple[Any
         for (source,) in connection.execute(sql, [number]).fetchall():
             _account(connection, number, source, stands)
     sets = ", ".join(f"{column} = ?" for column in _COLUMNS.split(", "))
-    connection.execute(f"UPDATE images SET {sets} WHERE id = ?", [*row, number])  # noqa: S608
+    connection.execute(f"UPDATE images SET {sets} WHERE id = ?", [*row, number])
 
 
 def _account(connection: sqlite3.Connection, number: int, source: int, row: tuple[Any, ...]) -> None:
@@ -83,13 +83,13 @@ def _account(connection: sqlite3.Connection, number: int, source: int, row: tupl
     found = connection.execute(sql, [number, source]).fetchone()
     if found is None:
         connection.execute(
-            f"INSERT INTO image_accounts (image, source, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+            f"INSERT INTO image_accounts (image, source, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [number, source, *row],
         )
     elif found[0] is None and row[3] is not None:
         sets = ", ".join(f"{column} = ?" for column in _COLUMNS.split(", "))
         connection.execute(
-            f"UPDATE image_accounts SET {sets} WHERE image = ? AND source = ?",  # noqa: S608
+            f"UPDATE image_accounts SET {sets} WHERE image = ? AND source = ?",
             [*row, number, source],
         )
 
