@@ -203,10 +203,12 @@ class Instance:
 @dataclass(frozen=True)
 class Observation:
     """Everything of a fleet that the provider has: gone instances are not in it. `weights`: generation -> percent, as
-    the front really sends it; generations without traffic may be left out."""
+    the front really sends it; generations without traffic may be left out. `missing`: generation -> why instances that
+    it is to have do not come, where the provider says so."""
 
     instances: tuple[Instance, ...] = ()
     weights: Mapping[int, int] = field(default_factory=dict)
+    missing: Mapping[int, str] = field(default_factory=dict)
 
     def of(self, generation: int | None) -> tuple[Instance, ...]:
         """The instances of one generation."""

@@ -81,7 +81,9 @@ def _for(picture: Picture, plan: Plan, status: Status) -> str | None:
     new = [one for one in picture.observed.of(plan.generation) if one.state != "stopping"]
     match status.state:
         case State.LAUNCHING:
-            return f"{len(new)} of {stage.count} launched, {_of(passed, deadlines.launch.seconds)}"
+            why = picture.observed.missing.get(plan.generation)
+            launched = f"{len(new)} of {stage.count} launched, {_of(passed, deadlines.launch.seconds)}"
+            return f"{launched}: {why}" if why else launched
         case State.WARMING:
             healthy = sum(picture.is_healthy(one) is True for one in new)
             return f"{healthy} of {stage.count} healthy, {_of(passed, plan.fleet.health.deadline_s)}"

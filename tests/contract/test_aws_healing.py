@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -24,12 +24,13 @@ class Healed:
 
     stage: Stage
     folder: Path
+    notes: list[str] = field(default_factory=list)
 
     def heal(self, limits: Limits | None = None) -> Mended:
         stage, clock, generation = self.stage, self.stage.aws.clock, self.stage.account.generation(1, "a")
         return Healer(
             self.folder / "catalog.db", stage.spec, generation, stage.provider(), limits or Limits(), clock.now,
-            lambda seconds: clock.sleep(8 * seconds),
+            lambda seconds: clock.sleep(8 * seconds), self.notes.append,
         ).run()  # fmt: skip
 
     def running(self) -> list[str]:
@@ -93,6 +94,7 @@ def test_replacement_that_never_came_does_not_come_when_healing_is_over(healed: 
     aws.room[HERE] = 0
     done = healed.heal(Limits(breaker=1))
     assert (done.end, done.launched) == (End.BREAKER, ())
+    assert any("never came (eu-west-1: InsufficientInstanceCapacity" in note for note in healed.notes)
     aws.room.clear()
     aws.clock.sleep(120)
     assert healed.running() == [second]

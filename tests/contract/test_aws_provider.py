@@ -260,6 +260,16 @@ def test_group_that_has_its_count_launches_no_more(stage: Stage) -> None:
     assert held(stage)
 
 
+def test_what_aws_says_of_a_launch_that_failed_is_told(stage: Stage) -> None:
+    stage.aws.room[HERE] = 1
+    stage.provider().launch(stage.account.generation(), 2)
+    (why,) = stage.provider().observe().missing.values()
+    assert why.startswith(f"{HERE}: InsufficientInstanceCapacity: ")
+    stage.aws.room.clear()
+    stage.aws.clock.sleep(60)
+    assert stage.provider().observe().missing == {}
+
+
 def test_group_that_lacks_some_goes_on_only_with_the_next_launch(stage: Stage) -> None:
     stage.aws.room[HERE] = 1
     stage.provider().launch(stage.account.generation(), 2)

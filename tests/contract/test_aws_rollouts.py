@@ -45,6 +45,8 @@ class Roll:
     aborts: bool = False
     """An operator aborts it as soon as it has launched something."""
     seen: list[State] = field(default_factory=list)
+    reason: str = ""
+    """Why it went back."""
 
     def throttle(self, request: Request) -> str | None:
         """Every 23rd request comes too early."""
@@ -70,7 +72,7 @@ class Roll:
                 observed = stage.provider().observe()
                 healthy = frozenset(one.id for one in observed.instances if one.healthy)
                 decision = machine.advance(made, status, Facts(stage.aws.clock.now(), observed, healthy, orders=orders))
-                status = decision.status
+                status, self.reason = decision.status, decision.status.reason
                 self.seen.append(status.state)
                 if status.state in TERMINAL:
                     break
@@ -151,12 +153,14 @@ def test_rollout_of_an_image_that_never_becomes_healthy_goes_back(account: Accou
 # --- what was launched, and AWS had no room for
 
 
-def rolled_back(account: Account, **roll: Any) -> Stage:
+def rolled_back(account: Account, because: str = "", **about: Any) -> Stage:
     """A rollout that goes back, and then three minutes in which there is room again."""
     aws, _ = shared()
     deadlines = Deadlines(launch=Deadline(60, "abort"))
     stage = Stage(aws, account, replace(fleet(account), strategy="blue-green", deadlines=deadlines))
-    assert Roll(stage, **roll).run() == State.ROLLED_BACK
+    roll = Roll(stage, **about)
+    assert roll.run() == State.ROLLED_BACK
+    assert because in roll.reason
     aws.room.clear()
     for _ in range(6):
         aws.clock.sleep(30)
@@ -172,7 +176,8 @@ def old_only(stage: Stage) -> None:
 
 @pytest.mark.parametrize("aborts", [False, True], ids=["late", "aborted"])
 def test_rollout_that_found_no_capacity_launches_nothing_after_it_went_back(account: Account, aborts: bool) -> None:
-    stage = rolled_back(account, room=0, aborts=aborts)
+    because = "an operator" if aborts else "InsufficientInstanceCapacity"
+    stage = rolled_back(account, because, room=0, aborts=aborts)
     old_only(stage)
     assert len(stage.aws.region(HERE).launches) == 2
     stage.provider().retire(())

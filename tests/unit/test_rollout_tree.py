@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -50,6 +51,13 @@ def test_instance_that_warms_up_is_not_yet_healthy_and_no_alarm() -> None:
     drive.now += 0.5
     lines = [line for line in tree(picture(drive)) if "not healthy yet" in line.text]
     assert [line.mood for line in lines] == ["soft"]
+
+
+def test_launch_that_does_not_come_says_why() -> None:
+    drive = Drive(fleet())
+    drive.run(State.LAUNCHING)
+    seen = picture(drive, observed=Observation(missing={2: "no room"}))
+    assert re.search(r"waits: 0 of \d launched, \d+ of \d+ s: no room", text(seen))
 
 
 def test_instance_that_fell_ill_says_why() -> None:

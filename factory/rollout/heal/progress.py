@@ -140,7 +140,8 @@ def _with_failed(progress: Progress, standing: Standing, now: float, notes: list
     unseen = progress.awaited if is_late else 0
     notes += [f"{name} failed: not healthy within {deadline_s:g} s" for name in sorted(slow)]
     notes += [f"{name} failed: it was healthy, and is not any more" for name in sorted(worn)]
-    notes += [f"{unseen} that were launched never came"] if unseen else []
+    because = "".join(f" ({why})" for why in standing.observed.missing.values())
+    notes += [f"{unseen} that were launched never came{because}"] if unseen else []
     return replace(
         progress,
         worn=progress.worn | worn,

@@ -28,7 +28,8 @@ def launching(plan: Plan, status: Status, facts: Facts) -> Decision:
     has_baseline = not seen.needs_baseline(plan, status, stage) or seen.present(plan.baseline_generation, facts)
     if len(seen.present(plan.generation, facts)) >= stage.count and has_baseline:
         return Decision(changes.enter(status, State.WARMING, facts.now))
-    late = back.late(plan, status, facts, plan.fleet.deadlines.launch, "the instances were not launched")
+    because = seen.why_ill(plan.generation, facts)
+    late = back.late(plan, status, facts, plan.fleet.deadlines.launch, "the instances were not launched", because)
     return late or Decision(status, actions)
 
 

@@ -16,8 +16,10 @@ def healthy(generation: int | None, facts: Facts) -> frozenset[str]:
 
 
 def why_ill(generation: int, facts: Facts) -> str:
-    """What is said of those of a generation that are not healthy, to be put behind a sentence; empty: nothing is."""
+    """What is said of those of a generation that are not healthy or do not come, to be put behind a sentence; empty:
+    nothing is."""
     said = [f"{one.id}: {one.why}" for one in present(generation, facts) if one.why and one.id not in facts.healthy]
+    said += [facts.observed.missing[generation]] if generation in facts.observed.missing else []
     more = f", and {len(said) - 1} more" if len(said) > 1 else ""
     return f" ({said[0]}{more})" if said else ""
 

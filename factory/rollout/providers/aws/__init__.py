@@ -18,6 +18,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 
 from factory.errors import ProviderError
 from factory.model import Layout
@@ -27,7 +28,7 @@ from factory.rollout.providers.aws.calls import Calls, Clock, Connect, connector
 from factory.rollout.providers.aws.holding import hold
 from factory.rollout.providers.aws.making import Maker
 from factory.rollout.providers.aws.retiring import Remover
-from factory.rollout.providers.aws.state import Group, Seen, see
+from factory.rollout.providers.aws.state import Group, Seen, see, why_missing
 from factory.rollout.providers.aws.table import AwsSpec, Region
 from factory.rollout.providers.aws.traffic import Memory
 from factory.schema import Faults
@@ -63,6 +64,7 @@ class AwsProvider:
         return Observation(
             instances=tuple(instance for one in seen for instance in one.instances(self.spec.check.port)),
             weights=traffic.together(carried),
+            missing=dict(chain.from_iterable(why_missing(self._calls(one.region.name), one).items() for one in seen)),
         )
 
     def launch(self, generation: Generation, count: int) -> None:

@@ -7,6 +7,7 @@ here. A group lists an instance before EC2 does, and the other way about, since 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -21,6 +22,8 @@ LAUNCH = "Launch"
 """The process of Auto Scaling by which a group comes to what is desired of it."""
 _OVER = frozenset({"shutting-down", "terminated"})
 _STOPPING = _OVER | {"stopping", "stopped"}
+_ACTIVITIES = 5
+"""Of a group, the newest first: while one launch is tried again, the one before it says what failed."""
 _TAGS_AT_ONCE = 20
 """Resources that ELB describes the tags of in one request."""
 
@@ -210,6 +213,25 @@ def see(calls: Calls, fleet: str, region: Region, *, health: bool = False) -> Se
     for arn in generations:
         said |= _health(calls, arn)
     return Seen(region, groups, machines, front, generations, said)
+
+
+def why_missing(calls: Calls, seen: Seen) -> dict[int, str]:
+    """Generation -> why its group's last launch failed, of the groups that still want instances. It only explains:
+    where AWS does not say, nothing is said."""
+    found = {}
+    for number, group in seen.groups.items():
+        if group.coming:
+            with suppress(Refusal):
+                said = calls.ask(
+                    "autoscaling",
+                    "describe_scaling_activities",
+                    AutoScalingGroupName=group.name,
+                    MaxRecords=_ACTIVITIES,
+                )
+                failed = (one for one in said["Activities"] if one["StatusCode"] == "Failed")
+                if (last := next(failed, None)) is not None:
+                    found[number] = f"{seen.region.name}: {last.get('StatusMessage') or last['Cause']}"
+    return found
 
 
 def _generations(calls: Calls, fleet: str, groups: Mapping[int, Group], front: Front) -> dict[str, int]:
