@@ -19,7 +19,7 @@ from factory.rollout.providers.local import tags
 from factory.rollout.providers.local.guests import Guests, is_ours, tagged
 from factory.rollout.providers.local.provider import LocalProvider, connect_in
 
-DEADLINE_S = 30
+DEADLINE_S = 60
 
 
 def free_port() -> int:

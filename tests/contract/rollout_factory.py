@@ -75,7 +75,7 @@ count = 2
 interval_s = 0.1
 timeout_s = 5
 """
-SOON_S = 20
+SOON_S = 60
 
 
 @dataclass

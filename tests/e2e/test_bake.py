@@ -314,7 +314,7 @@ def test_an_interrupt_is_tidy(shop: Workshop, sign: signal.Signals) -> None:
         workshops.interrupt(process)
     else:
         os.kill(process.pid, sign)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=180)
     assert process.returncode == 130, err
     assert '"kind": "interrupted"' in out
     assert "Traceback" not in err
@@ -365,7 +365,7 @@ def test_verify_and_boot_leave_the_image_as_it_was(shop: Workshop) -> None:
     )
     assert "${braces}" in inside.stdout, inside.stderr
     workshops.interrupt(process)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=180)
     assert process.returncode == 0
     assert json.loads(out)["ssh"] == shlex.split(command)
     assert gone_within(shop.processes)

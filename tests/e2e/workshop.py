@@ -209,7 +209,7 @@ def take_down(root: Path) -> None:
     namespace.remove(root)
 
 
-def gone_within(processes: Any, seconds: float = 20) -> bool:
+def gone_within(processes: Any, seconds: float = 60) -> bool:
     """Whether a list of processes becomes empty."""
     for _ in range(int(seconds * 5)):
         if not processes():
