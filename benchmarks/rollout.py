@@ -45,7 +45,7 @@ from factory.rollout.model import (
 )
 
 INSTANCES = 10_000
-STRATEGIES = ("blue-green", "canary")
+STRATEGIES = ("blue-green", "canary", "rolling")
 OLD, NEW = (Image("web", "amd64", of_bytes(name), {"local": "/disk"}) for name in (b"old image", b"new image"))
 
 
@@ -134,14 +134,16 @@ class _Trusting:
 
 
 def fleet(strategy: str, count: int) -> FleetSpec:
-    """A fleet of that size; its canary has four steps and an analysis in each."""
+    """A fleet of that size; its canary has four steps and an analysis in each, its rolling twenty steps."""
     steps = tuple(Step(weight, 5, analyse=True) for weight in (1, 10, 25, 50))
     found = Analysis("http_json", "http://127.0.0.1:1/", "error_rate", success="< 0.01", baseline="fresh")
-    return FleetSpec(
+    made = FleetSpec(
         "web", "local", "web", "prod", count, count, 2 * count + 1, strategy,  # type: ignore[arg-type]
-        Health(tcp=80, successes=2, deadline_s=600), listen="127.0.0.1:8080",
-        steps=steps if strategy == "canary" else (), analysis=found if strategy == "canary" else None, bake_s=10,
+        Health(tcp=80, successes=2, deadline_s=600), listen="127.0.0.1:8080", bake_s=10,
     )  # fmt: skip
+    if strategy == "canary":
+        return replace(made, steps=steps, analysis=found)
+    return replace(made, surge=max(1, count // 20)) if strategy == "rolling" else made
 
 
 def rolled(strategy: str, count: int, folder: Path) -> Measured:
