@@ -245,7 +245,7 @@ def _about_rollouts(results: Results) -> list[str]:
         f"process of its own, by the product's engine, machine, catalog and log: {turns}. Machines and clock are the",
         "simulator's of the tests; its own time is in the first figure, not in the engine's. Each instance is asked",
         "for its health once a second, and answers at once. The canary has five steps, with an analysis in four and an",
-        "instance of the old image to compare with.",
+        "instance of the old image to compare with; the rolling one replaces a twentieth of the fleet at a time.",
         "",
     ]
 
