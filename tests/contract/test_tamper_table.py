@@ -627,12 +627,20 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> SignedFactory:
     return build(tmp_path_factory.mktemp("small"))
 
 
-def _judge(f: SignedFactory, **papers: Any) -> judgement.Verdict:
-    said = judgement.Papers(
-        "web", "amd64", f.locked(), f.ticket_file().read_bytes(), f.layout.revocations.read_bytes(),
-        (f.layout.channels / "prod.dsse").read_bytes(),
-    )  # fmt: skip
-    return judgement.judge(replace(said, **papers), policy.read(f.own_policy), f.now, channel="prod")
+class Judge:
+    """Judges papers of a factory, one of them changed: those on disk are read once."""
+
+    def __init__(self, f: SignedFactory) -> None:
+        self.papers = judgement.Papers(
+            "web", "amd64", f.locked(), f.ticket_file().read_bytes(), f.layout.revocations.read_bytes(),
+            (f.layout.channels / "prod.dsse").read_bytes(),
+        )  # fmt: skip
+        self.policy = policy.read(f.own_policy)
+        self.now = f.now
+
+    def __call__(self, **changed: bytes) -> judgement.Verdict:
+        papers = replace(self.papers, **changed)  # type: ignore[arg-type]
+        return judgement.judge(papers, self.policy, self.now, channel="prod")
 
 
 def _bytes_of(f: SignedFactory, paper: str) -> bytes:
@@ -653,12 +661,13 @@ def _flips(raw: bytes, masks: tuple[int, ...]) -> Iterator[bytes]:
 def test_every_flipped_byte_is_refused_or_changes_nothing(small: SignedFactory, paper: str) -> None:
     """Let through are the five letters of `keyid`: a field that DSSE passes over, and a key id is only a hint. Of the
     ticket's three envelopes only the summary's: it names the others, byte for byte."""
-    good, raw = _judge(small), _bytes_of(small, paper)
+    judge, raw = Judge(small), _bytes_of(small, paper)
+    good = judge()
     through = 0
     masks = (0x01,) if paper == "tickets" else (0x01, 0x20, 0x80)
     for bent in _flips(raw, masks):
         try:
-            verdict = _judge(small, **{paper: bent})
+            verdict = judge(**{paper: bent})
         except TrustError:
             continue
         through += 1
@@ -674,11 +683,11 @@ def _payloads(paper: str, raw: bytes) -> list[bytes]:
 
 @pytest.mark.parametrize("paper", PAPERS)
 def test_any_shorter_length_is_refused(small: SignedFactory, paper: str) -> None:
-    raw = _bytes_of(small, paper)
+    judge, raw = Judge(small), _bytes_of(small, paper)
     whole = len(raw) - 1 if paper == "tickets" else len(raw)  # the last line's end may be missing
     for length in range(0, whole, 3 if paper == "tickets" else 1):
         with pytest.raises(TrustError):
-            _judge(small, **{paper: raw[:length]})
+            judge(**{paper: raw[:length]})
 
 
 def test_every_character_of_what_the_lock_says_is_held_against_the_ticket(small: SignedFactory) -> None:
