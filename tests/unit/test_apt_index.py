@@ -97,10 +97,10 @@ def listed(data: bytes, names: list[str] | None = None) -> list[Offer]:
 @settings(deadline=None)
 def test_an_index_is_read_whatever_its_compression(offers: list[Offer], compress: type[bytes], large: bool) -> None:
     filler = "Depends: " + "x" * 400_000 + "\n" if large else ""
-    text = "\n".join(stanza(item, filler) for item in offers)
-    assert listed(compress(text.encode())) == offers
+    data = compress("\n".join(stanza(item, filler) for item in offers).encode())
+    assert listed(data) == offers
     wanted = [offers[0].package.name] if offers else []
-    assert listed(compress(text.encode()), wanted) == [item for item in offers if item.package.name in wanted]
+    assert listed(data, wanted) == [item for item in offers if item.package.name in wanted]
 
 
 def test_a_damaged_index_is_an_error() -> None:
