@@ -132,6 +132,8 @@ class _Trusting:
     def refusal(self, image: Image) -> str | None:
         return None
 
+    revoked = refusal
+
 
 def fleet(strategy: str, count: int) -> FleetSpec:
     """A fleet of that size; its canary has four steps and an analysis in each, its rolling twenty steps."""

@@ -65,11 +65,24 @@ Probed = tuple[float, Mapping[str, Answer]]
 
 
 class Trust(Protocol):
-    """Whether images may be launched."""
+    """Whether images may be launched, and run."""
 
     def refusal(self, image: Image) -> str | None:
-        """Why not; None where it may."""
+        """Why an image may not be launched, be it that papers cannot be read just now; None where it may."""
         ...
+
+    def revoked(self, image: Image) -> str | None:
+        """Why an image must not run any more; None where nobody says so."""
+        ...
+
+
+@dataclass(frozen=True)
+class Said:
+    """What was said of an image at a time, as by Trust."""
+
+    at: float
+    refused: str | None
+    revoked: str | None
 
 
 @dataclass(frozen=True)
@@ -125,7 +138,7 @@ class Engine:
         self._seen = Observation()
         self._made: dict[Action, float] = {}
         self._listed: set[str] | None = None
-        self._trusted: dict[Digest, tuple[float, str | None]] = {}
+        self._trusted: dict[Digest, Said] = {}
         self._probing = Aside[Probed]("health")
         self._measuring = Aside[analysis.Measurement]("analysis")
 
@@ -165,14 +178,17 @@ class Engine:
         else:
             self._ask_health(now)
         healthy, ill = self._health()
+        target = self._said_of(self.plan.target, now)
+        old = None if self.plan.old is None else self._said_of(self.plan.old, now)
         return Facts(
             now,
             self._seen,
             healthy,
             ill,
             self._finding(now) if unreachable is None else None,
-            self._refusal(self.plan.target, now),
-            None if self.plan.old is None else self._refusal(self.plan.old, now),
+            target.refused,
+            target.revoked,
+            None if old is None else old.revoked,
             orders,
             unreachable,
         )
@@ -233,12 +249,13 @@ class Engine:
             return None
         return analysis.Subject(self.plan.fleet.name, number, old.digest)
 
-    def _refusal(self, image: Image, now: float) -> str | None:
+    def _said_of(self, image: Image, now: float) -> Said:
         """What was said of an image a moment ago, or else is said now."""
-        at, said = self._trusted.get(image.digest, (float("-inf"), None))
-        if abs(now - at) >= TRUST_S:
-            said = self.around.trust.refusal(image)
-            self._trusted[image.digest] = now, said
+        said = self._trusted.get(image.digest)
+        if said is None or abs(now - said.at) >= TRUST_S:
+            refused = self.around.trust.refusal(image)
+            said = Said(now, refused, self.around.trust.revoked(image) if refused else None)
+            self._trusted[image.digest] = said
         return said
 
     # --- what is done

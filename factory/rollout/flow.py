@@ -37,6 +37,10 @@ class LayoutTrust:
         """Why an image may not be launched; None where it may."""
         return trusted.refusal(self.layout, image.digest, f"{image.name}/{image.arch}")
 
+    def revoked(self, image: Image) -> str | None:
+        """Why an image must not run any more; None where nobody withdrew it."""
+        return trusted.revoked(self.layout, image.digest, f"{image.name}/{image.arch}")
+
 
 def apply(layout: Layout, name: str, tell: Tell, wish: Wish = FORWARD) -> Status | None:
     """Replace a fleet by what it is to run, or go on with what was begun; None where it runs that already.

@@ -8,13 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from factory.catalog import fleet_orders, rollouts
 from factory.catalog.database import Catalog
 from factory.digest import Digest
 from factory.model import Layout
-from factory.rollout import drift, providers, spec, trusted
+from factory.rollout import drift, providers, spec
 from factory.rollout import fleet as fleets
 from factory.rollout.drift import Drift, Standing
 from factory.rollout.engine import TRUST_S, Trust
@@ -24,28 +23,12 @@ from factory.rollout.model import FleetSpec, Image
 from factory.rollout.sight import Seen, Sight
 
 
-class Papers(Trust, Protocol):
-    """What the signed papers say of images."""
-
-    def revoked(self, image: Image) -> str | None:
-        """Why an image should not run; None where nobody withdrew it."""
-        ...
-
-
-class LayoutPapers(LayoutTrust):
-    """Those of a checkout, read anew each time."""
-
-    def revoked(self, image: Image) -> str | None:
-        """Why an image should not run; None where nobody withdrew it."""
-        return trusted.revoked(self.layout, image.digest, f"{image.name}/{image.arch}")
-
-
 @dataclass
 class Ground:
     """What a fleet is held against: what is to serve, and what the papers say of the images that it ran lately."""
 
     fleet: FleetSpec
-    papers: Papers
+    papers: Trust
     images: Mapping[Digest, Image]
     _said: tuple[float, dict[Digest, str], str | None] | None = None
 
@@ -89,7 +72,7 @@ def look(layout: Layout, catalog: Catalog, name: str) -> Look:
     is_rolling = known is not None and known.ended is None
     seen = sight.look(time.time()) if is_rolling else steady(sight, time.time, time.sleep)
     serving = fleets.settled(catalog, name, seen.observed)
-    ground = Ground(wanted, LayoutPapers(layout), images_of(catalog, name))
+    ground = Ground(wanted, LayoutTrust(layout), images_of(catalog, name))
     standing = ground.standing(serving, seen, _rolling(known), time.time())
     ended = fleet_orders.end(catalog, name)
     drifts = drift.find(standing)

@@ -19,8 +19,9 @@ from factory.rollout.acting import Hand, rollout_of
 from factory.rollout.drift import Standing
 from factory.rollout.engine import AGAIN_S
 from factory.rollout.fleet import Serving
+from factory.rollout.flow import LayoutTrust
 from factory.rollout.heal import End, Limits, Move, Progress
-from factory.rollout.looking import Ground, LayoutPapers, between_s, images_of, steady
+from factory.rollout.looking import Ground, between_s, images_of, steady
 from factory.rollout.model import Action, FleetSpec, Generation, Retire, Shift
 from factory.rollout.sight import Seen, Sight
 
@@ -133,7 +134,7 @@ def mender(layout: Layout, catalog: Catalog, fence: int, wanted: FleetSpec, limi
     serving = fleets.settled(catalog, wanted.name, provider.observe())
     if serving is None:
         raise nothing_serves(catalog, wanted.name)
-    papers = LayoutPapers(layout)
+    papers = LayoutTrust(layout)
     rollout = rollout_of(catalog, wanted.name, serving.generation) or ""
     generation = Generation(serving.generation, serving.image, rollout)
     written = log.Log(log.path_of(layout, wanted.name))

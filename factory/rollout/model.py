@@ -309,7 +309,8 @@ class Status:
     """Where a rollout is. `since`: when its state, in this step, began. `paused`: `operator`, `inconclusive`,
     `deadline`, or empty. `ill_since`: since when the new generation has had too few healthy instances.
     `flaps`: how often that has begun. `old_ill_since`: since when all of the old generation is ill. `no_return_at`:
-    when the point of no return was recorded. `reason`: why it goes or went back."""
+    when the point of no return was recorded. `reason`: why it goes or went back. `brings_up`: some of the old image had
+    to be launched on the way back."""
 
     state: State
     since: float
@@ -325,14 +326,16 @@ class Status:
     old_ill_since: float | None = None
     no_return_at: float | None = None
     reason: str = ""
+    brings_up: bool = False
 
 
 @dataclass(frozen=True)
 class Facts:
     """What is known when a decision is made. `healthy`: ids of the instances that were seen to serve; `ill`: of those
     that were seen not to; the others are not known yet. `finding`: of the analysis of this step, None where none was
-    asked for. `target_refused`, `old_refused`: why an image may not be launched. `orders`: what operators said since
-    the last decision. `unreachable`: why the provider cannot be asked now; the rest is then as it was last."""
+    asked for. `target_refused`: why the new image may not be launched just now, be it that papers cannot be read;
+    `target_revoked`, `old_revoked`: why an image must not run any more. `orders`: what operators said since the last
+    decision. `unreachable`: why the provider cannot be asked now; the rest is then as it was last."""
 
     now: float
     observed: Observation
@@ -340,7 +343,8 @@ class Facts:
     ill: frozenset[str] = frozenset()
     finding: Finding | None = None
     target_refused: str | None = None
-    old_refused: str | None = None
+    target_revoked: str | None = None
+    old_revoked: str | None = None
     orders: tuple[Order, ...] = ()
     unreachable: str | None = None
 

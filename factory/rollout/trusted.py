@@ -63,6 +63,8 @@ def _objection(layout: Layout, digest: Digest, who: str, now: datetime | None) -
         _vouched(layout, digest, who, now or datetime.now(UTC))
     except FactoryError as error:
         return error
+    except OSError as error:
+        return TrustError(f"the papers cannot be read: {error}", where=str(layout.policy))
     return None
 
 

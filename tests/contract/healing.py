@@ -17,16 +17,9 @@ from factory.rollout.fleet import Serving
 from factory.rollout.heal import Limits
 from factory.rollout.looking import Ground
 from factory.rollout.mending import Mended, Mender, Tell
-from factory.rollout.model import FleetSpec, Generation, Image
+from factory.rollout.model import FleetSpec, Generation
 from factory.rollout.providers import Provider
 from factory.rollout.sight import Sight
-
-
-class Papers(Trusted):
-    """Nothing is withdrawn."""
-
-    def revoked(self, image: Image) -> str | None:
-        return None
 
 
 @dataclass(frozen=True)
@@ -48,7 +41,7 @@ class Healer:
 
     @property
     def ground(self) -> Ground:
-        return Ground(self.spec, Papers(), {self.generation.image.digest: self.generation.image})
+        return Ground(self.spec, Trusted(), {self.generation.image.digest: self.generation.image})
 
     def run(self) -> Mended:
         """Mend it; no call is left open in the catalog."""
@@ -56,7 +49,7 @@ class Healer:
         with Catalog.open(self.catalog_path) as catalog:
             catalog.connection.execute("PRAGMA synchronous = OFF")  # what is killed is a process, not the host
             with fleets.leased(catalog, name) as fence:
-                hand = Hand(catalog, self.provider, self.spec, fence, self.generation, Papers().refusal)
+                hand = Hand(catalog, self.provider, self.spec, fence, self.generation, Trusted().refusal)
                 sight = Sight(self.provider, self.spec.health)
                 mender = Mender(
                     hand, self.ground, self.serving, self.limits, sight, self.clock, self.sleep, self.tell

@@ -32,12 +32,16 @@ from factory.rollout.providers import Provider  # noqa: E402
 
 @dataclass
 class Trusted:
-    """Trust that can be withdrawn: digest -> why it may not run."""
+    """Trust that can be withdrawn: digest -> why it was revoked; `unread`: why the papers cannot be read."""
 
     refused: dict[str, str] = field(default_factory=dict)
+    unread: str | None = None
 
     def refusal(self, image: Image) -> str | None:
-        return self.refused.get(image.digest)
+        return self.unread or self.refused.get(image.digest)
+
+    def revoked(self, image: Image) -> str | None:
+        return None if self.unread else self.refused.get(image.digest)
 
 
 class FileClock:

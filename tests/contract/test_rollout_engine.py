@@ -20,7 +20,7 @@ from factory.catalog.database import Catalog
 from factory.errors import ConflictError, ProviderError
 from factory.rollout import fleet as fleets
 from factory.rollout.aside import Aside
-from factory.rollout.engine import Engine, Turn
+from factory.rollout.engine import Engine, Said, Turn
 from factory.rollout.health import Answer
 from factory.rollout.model import Health, Image, Launch, Observation, Order, Retire, State
 
@@ -161,7 +161,7 @@ def test_image_revoked_a_moment_before_its_launch_is_not_launched(tmp_path: Path
     trust = Trusted()
     with driven(tmp_path, trust=trust) as it:
         it.until(State.VERIFIED)
-        it.engine._trusted[NEW.digest] = (it.engine.around.clock() + 0.6, None)  # what was said just now
+        it.engine._trusted[NEW.digest] = Said(it.engine.around.clock() + 0.6, None, None)  # what was said just now
         trust.refused[NEW.digest] = "CVE-2026-1"
         turn = it.engine.turn()
         while not turn.problems and turn.status.state in (State.VERIFIED, State.LAUNCHING):

@@ -51,12 +51,13 @@ class Driven:
 
 
 @contextmanager
-def driven(folder: Path, **spec: object) -> Iterator[Driven]:
+def driven(folder: Path, boot_s: float = 0.0, **spec: object) -> Iterator[Driven]:
+    """`boot_s`: how long the new guests take to boot."""
     world = LocalWorld(folder)
     made = {"strategy": "blue-green", "min": 2, "max": 5, "bake_s": 1000.0, **spec}
     world.fleet = replace(world.fleet, **made)  # type: ignore[arg-type]
     try:
-        old, new = world.up(1, 2), world.image("v2")
+        old, new = world.up(1, 2), world.image("v2", boot_s=boot_s)
         world.provider.shift({1: 100})
         fleet: FleetSpec = world.fleet
         begun = Plan("r-2", fleet, new, 2, plan.stages(fleet, 2), old.image, 1)
@@ -102,3 +103,36 @@ def test_old_generation_that_is_ill_does_not_block_the_fix(tmp_path: Path) -> No
         it.world.wait_healthy(1, 0)
         it.until(State.SUCCEEDED)
         assert it.idle(2) == []
+
+
+def test_front_that_dies_while_new_guests_boot_is_back_before_they_are_up(tmp_path: Path) -> None:
+    with driven(tmp_path, boot_s=DEADLINE_S) as it:
+        it.until(State.WARMING)
+        it.world.kill("front")
+        ends_at = time.monotonic() + DEADLINE_S / 2
+        while not _answers(it.world):
+            assert time.monotonic() < ends_at
+            it.turn()
+        assert it.engine.status.state == State.WARMING
+
+
+def test_new_guests_that_die_while_the_old_ones_drain_are_launched_anew_and_the_old_ones_serve(tmp_path: Path) -> None:
+    with driven(tmp_path, bake_s=0.0) as it, load(f"{it.world.url}slow?3", 0.01):
+        it.world.wait(lambda: any(one.sessions for one in it.world.of(1)))
+        it.until(State.DRAINING)
+        for name in ("web-g2-01", "web-g2-02"):
+            it.world.kill(name)
+        ends_at = time.monotonic() + DEADLINE_S
+        while not _answers(it.world):
+            assert time.monotonic() < ends_at
+            it.turn()
+        it.until(State.SUCCEEDED)
+        assert it.world.left() == {2}
+        assert _answers(it.world)
+
+
+def _answers(world: LocalWorld) -> bool:
+    try:
+        return world.get("/", 1)[0] == 200
+    except OSError:
+        return False

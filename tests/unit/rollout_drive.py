@@ -60,7 +60,8 @@ class Drive:
     faults: Faults = field(default_factory=Faults)
     finding: Finding | None = field(default_factory=lambda: Finding(Verdict.SUCCESS))
     target_refused: str | None = None
-    old_refused: str | None = None
+    target_revoked: str | None = None
+    old_revoked: str | None = None
     joins_by_itself: bool = True
 
     def __post_init__(self) -> None:
@@ -96,11 +97,18 @@ class Drive:
         healthy = frozenset(one.id for one in observed.instances if one.healthy)
         finding = self.finding if machine.wants_analysis(self.plan, self.status, self.now) else None
         ill = frozenset(one.id for one in observed.instances if one.state == "running" and not one.healthy)
-        return Facts(self.now, observed, healthy, ill, finding, self.target_refused, self.old_refused, orders, why)
+        return Facts(
+            self.now, observed, healthy, ill, finding, self.target_refused or self.target_revoked, self.target_revoked,
+            self.old_revoked, orders, why,
+        )  # fmt: skip
 
     def turn(self, *orders: Order) -> Decision:
         """Decide, and do what was decided."""
-        decision = machine.advance(self.plan, self.status, self.facts(*orders))
+        facts = self.facts(*orders)
+        decision = machine.advance(self.plan, self.status, facts)
+        if (self.status.state, decision.status.state) == (State.RETIRING, State.SUCCEEDED):
+            served = sum(one.id in facts.healthy for one in facts.observed.of(2))
+            assert served >= self.spec.min, f"{served} of the new image serve, and it is said to have succeeded"
         self.take(decision)
         for action in decision.actions:
             self.act(action)
@@ -117,7 +125,7 @@ class Drive:
         images = {1: OLD, 2: NEW, 3: OLD}
         try:
             if isinstance(action, Launch):
-                refused = self.old_refused if images[action.generation] is OLD else self.target_refused
+                refused = self.old_revoked if images[action.generation] is OLD else self.target_revoked
                 assert refused is None, f"{action} though {refused}"
                 self.provider.launch(Generation(action.generation, images[action.generation], "r-1"), action.count)
             elif isinstance(action, Shift):

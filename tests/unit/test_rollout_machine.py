@@ -293,7 +293,7 @@ def test_source_that_recovers_goes_on_when_resumed() -> None:
 def test_image_revoked_in_mid_rollout_goes_back(state: State) -> None:
     drive = Drive(fleet(bake_s=10))
     drive.run(state)
-    drive.target_refused = "CVE-2026-1"
+    drive.target_revoked = "CVE-2026-1"
     assert drive.run().state == State.ROLLED_BACK
     assert drive.generations == {1}
     assert "CVE-2026-1" in drive.status.reason
@@ -303,12 +303,12 @@ def test_both_images_revoked_ends_without_a_way_back_unless_allowed() -> None:
     for allowed, end in ((False, State.ROLLBACK_FAILED), (True, State.ROLLED_BACK)):
         drive = Drive(fleet(allow_revoked_fallback=allowed))
         drive.run(State.ANALYSING)
-        drive.old_refused = drive.target_refused = "CVE-2026-1"
+        drive.old_revoked = drive.target_revoked = "CVE-2026-1"
         assert drive.run().state == end
 
 
 def test_baseline_of_a_revoked_image_is_not_launched() -> None:
-    drive = Drive(analysed(), old_refused="CVE-2026-1")
+    drive = Drive(analysed(), old_revoked="CVE-2026-1")
     assert drive.run().state == State.SUCCEEDED
     assert OLD.digest not in drive.launched
     assert any("no baseline" in note for note in drive.notes)
@@ -462,9 +462,9 @@ def test_whatever_happens_it_ends_and_nothing_is_broken(
         if isinstance(event, Order):
             drive.turn(event)
         elif event == "revoke-new":
-            drive.target_refused = "revoked"
+            drive.target_revoked = "revoked"
         elif event == "revoke-old":
-            drive.old_refused = "revoked"
+            drive.old_revoked = "revoked"
         elif event == "gone":
             drive.provider.injected = replace(faults, gone_until=drive.now + 20)
         else:

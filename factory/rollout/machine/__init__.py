@@ -49,10 +49,12 @@ def advance(plan: Plan, status: Status, facts: Facts) -> Decision:
     ordered, notes = orders.obey(plan, status, facts)
     if facts.unreachable is not None:
         return Decision(ordered, (), notes)
-    if facts.old_refused is not None and seen.has_baseline(plan) and not ordered.no_baseline:
+    if facts.old_revoked is not None and seen.has_baseline(plan) and not ordered.no_baseline:
         ordered = replace(ordered, no_baseline=True)
-        notes = (*notes, f"no baseline: the old image may not be launched: {facts.old_refused}")
+        notes = (*notes, f"no baseline: the old image may not be launched: {facts.old_revoked}")
     alarmed = alarm.raised(plan, ordered, facts)
+    if alarmed.state in TERMINAL:
+        return Decision(alarmed, (), notes)
     if alarmed.paused and not changes.goes_back(alarmed):
         decision = _wait_paused(plan, alarmed, facts)
     else:
@@ -68,8 +70,10 @@ def _wait_paused(plan: Plan, status: Status, facts: Facts) -> Decision:
         return back.decide(plan, status, facts, f"{status.why_paused}, for longer than {limit:g} s")
     if status.paused == "inconclusive" and finding is not None and finding.verdict == Verdict.FAILED:
         return back.decide(plan, status, facts, f"analysis failed: {finding.why}")
-    keeps = status.state in (State.ANALYSING, State.BAKING)
-    return Decision(status, wanted.kept(plan, status, facts) if keeps else ())
+    if status.state in (State.DRAINING, State.RETIRING):
+        return Decision(status, wanted.whole(plan, status, facts))
+    keeps = wanted.kept if status.state in (State.ANALYSING, State.BAKING) else wanted.restored
+    return Decision(status, keeps(plan, status, facts))
 
 
 def wants_analysis(plan: Plan, status: Status, now: float) -> bool:

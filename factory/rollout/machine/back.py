@@ -3,6 +3,8 @@ weights; a rolling rollout that has retired some of the old generation launches 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from factory.rollout.machine import changes, seen, traffic
 from factory.rollout.model import Action, Deadline, Decision, Facts, Launch, Plan, Retire, State, Status
 
@@ -29,42 +31,48 @@ def aborting(plan: Plan, status: Status, facts: Facts) -> Decision:
     old = seen.present(plan.old_generation, facts)
     wanted = traffic.old_weights(plan)
     if plan.old_generation is not None and not traffic.is_shifted(facts, wanted):
-        if not old and not changes.relaunches(plan, status):
+        if facts.old_revoked is not None and not plan.fleet.allow_revoked_fallback:
+            return Decision(changes.failed(status, facts, f"the old image may not run either: {facts.old_revoked}"))
+        if facts.old_revoked is not None and not old:
             return Decision(changes.failed(status, facts, "nothing of the old generation is left"))
-        if facts.old_refused is not None and not plan.fleet.allow_revoked_fallback:
-            return Decision(changes.failed(status, facts, f"the old image may not run either: {facts.old_refused}"))
     back = changes.enter(status, State.ROLLING_BACK, facts.now)
     if changes.relaunches(plan, status) or traffic.is_shifted(facts, wanted):
         return Decision(back)
-    if _would_serve_less(plan, facts) is not None:
+    if _lacking(plan, status, facts):
         if plan.old_generation is None:
             return Decision(changes.failed(status, facts, "nothing ran before it; what serves is left as it is"))
         return Decision(back)  # it waits there until the old generation can
     return Decision(back, (traffic.shift(wanted, seen.leavers(plan, facts)),))
 
 
-def _would_serve_less(plan: Plan, facts: Facts) -> str | None:
-    """Why going back would take a fleet that serves below its minimum; None where it would not."""
+def _lacking(plan: Plan, status: Status, facts: Facts) -> int:
+    """How many of the old generation there must be, where too few can serve to take all of the traffic: the fleet
+    would serve below its minimum, and with less than now. 0: they can. Who was not heard of yet served before, unless
+    some were launched just now."""
     serving = len(seen.serving_ones(facts, {number for number, weight in facts.observed.weights.items() if weight}))
-    left = sum(one.id not in facts.ill for one in seen.present(plan.old_generation, facts))
-    if left >= min(plan.fleet.min, serving):
-        return None
-    return f"only {left} of the old generation can serve, and {serving} serve now"
+    old = seen.present(plan.old_generation, facts)
+    needed = min(plan.fleet.min, serving)
+    if plan.old_generation is not None and not old:
+        needed = max(needed, 1)
+    able = seen.healthy(plan.old_generation, facts)
+    able |= frozenset() if status.brings_up else seen.unknown(plan.old_generation, facts)
+    return needed if len(able) < needed else 0
 
 
 def rolling_back(plan: Plan, status: Status, facts: Facts) -> Decision:
     """Until the traffic is back and what is not of the old generation is gone."""
     deadlines, waited_s, limit = plan.fleet.deadlines, facts.now - status.since, _limit_s(plan, status)
     if changes.relaunches(plan, status) and len(seen.healthy(plan.old_generation, facts)) < plan.fleet.size:
-        if facts.old_refused is not None:
-            return Decision(changes.failed(status, facts, f"the old image may not be launched: {facts.old_refused}"))
+        if facts.old_revoked is not None:
+            return Decision(changes.failed(status, facts, f"the old image may not be launched: {facts.old_revoked}"))
         why = f"the old image did not come back within {limit:g} s"
         return _overdue(plan, status, facts, why, _exchanged(plan, facts))
     wanted, leaving = traffic.old_weights(plan), seen.leavers(plan, facts)
     if not traffic.is_shifted(facts, wanted):
-        worse = _would_serve_less(plan, facts)
-        why = worse or f"the traffic did not go back within {limit:g} s"
-        return _overdue(plan, status, facts, why, () if worse else (traffic.shift(wanted, leaving),))
+        if needed := _lacking(plan, status, facts):
+            return _brought_up(plan, status, facts, needed)
+        why = f"the traffic did not go back within {limit:g} s"
+        return _overdue(plan, status, facts, why, (traffic.shift(wanted, leaving),))
     status = changes.unpaused(status)
     if traffic.leaves_idle(facts, shift := traffic.shift(wanted, leaving)) and waited_s <= limit:
         return Decision(status, (shift,))
@@ -76,10 +84,29 @@ def rolling_back(plan: Plan, status: Status, facts: Facts) -> Decision:
     return Decision(changes.enter(status, State.ROLLED_BACK, facts.now), notes=notes)
 
 
+def _brought_up(plan: Plan, status: Status, facts: Facts, needed: int) -> Decision:
+    """Towards as many of the old generation as are needed: those that are ill may recover, those that are gone are
+    launched anew, if there is room and the old image may. Until then the old ones get as much of the traffic as they
+    are of those."""
+    assert plan.old_generation is not None
+    there, can = len(seen.present(plan.old_generation, facts)), len(seen.healthy(plan.old_generation, facts))
+    room = plan.fleet.max - len(facts.observed.instances)
+    actions: list[Action] = []
+    if facts.old_revoked is None and there < needed and room > 0:
+        actions.append(Launch(plan.old_generation, min(needed, there + room)))
+        status = replace(status, brings_up=True)
+    part = traffic.by_count({plan.old_generation: can, plan.generation: needed - can})
+    is_more = part.get(plan.old_generation, 0) > facts.observed.weights.get(plan.old_generation, 0) + 1
+    if can and is_more and seen.healthy(plan.generation, facts):
+        actions.append(traffic.shift(part))
+    return _overdue(plan, status, facts, f"fewer than {needed} of the old generation can serve", tuple(actions))
+
+
 def _limit_s(plan: Plan, status: Status) -> float:
     """How long the traffic may take to be back; longer where instances must come up before."""
     fleet = plan.fleet
-    return fleet.deadlines.rollback.seconds + fleet.health.deadline_s * fleet.size * changes.relaunches(plan, status)
+    times = fleet.size if changes.relaunches(plan, status) else status.brings_up
+    return fleet.deadlines.rollback.seconds + fleet.health.deadline_s * times
 
 
 def _overdue(plan: Plan, status: Status, facts: Facts, why: str, actions: tuple[Action, ...]) -> Decision:

@@ -6,10 +6,6 @@ from dataclasses import replace
 
 from factory.rollout.model import Facts, Plan, State, Status
 
-FORWARD = frozenset(
-    {State.PLANNED, State.VERIFIED, State.LAUNCHING, State.WARMING, State.SHIFTING, State.ANALYSING, State.BAKING}
-)
-
 
 def enter(status: Status, state: State, now: float) -> Status:
     """In a state, from now on."""
@@ -33,7 +29,8 @@ def back_for(status: Status, now: float, reason: str) -> Status:
 
 def failed(status: Status, facts: Facts, why: str) -> Status:
     """No way back, and why."""
-    return replace(enter(status, State.ROLLBACK_FAILED, facts.now), reason=f"{status.reason}; {why}")
+    reason = f"{status.reason}; {why}" if status.reason else why
+    return replace(enter(status, State.ROLLBACK_FAILED, facts.now), reason=reason)
 
 
 def goes_back(status: Status) -> bool:
@@ -43,7 +40,12 @@ def goes_back(status: Status) -> bool:
 
 def may_return(plan: Plan, status: Status) -> bool:
     """Whether this rollout can still go back by itself."""
-    return status.no_return_at is None or (plan.is_rolling and status.state in FORWARD)
+    return status.no_return_at is None or plan.is_rolling
+
+
+def is_past(plan: Plan, status: Status) -> bool:
+    """Whether the point of no return is behind it, for good."""
+    return not may_return(plan, status) and status.state in (State.DRAINING, State.RETIRING)
 
 
 def relaunches(plan: Plan, status: Status) -> bool:

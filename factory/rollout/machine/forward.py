@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from factory.rollout.machine import back, changes, seen, traffic, wanted
-from factory.rollout.model import Deadline, Decision, Facts, Plan, Retire, State, Status, Verdict
+from factory.rollout.model import Deadline, Decision, Facts, Instance, Plan, Retire, State, Status, Verdict
 
 _SLACK_S = 60.0
 """How much longer than its measurements an analysis may take before it counts as inconclusive."""
 
 
-def planned(_: Plan, status: Status, facts: Facts) -> Decision:
-    """Trust was asked before this decision."""
+def planned(plan: Plan, status: Status, facts: Facts) -> Decision:
+    """Only an image that may be launched goes on."""
+    if facts.target_refused is not None:
+        return back.decide(plan, status, facts, f"the image may not run: {facts.target_refused}")
     return Decision(changes.enter(status, State.VERIFIED, facts.now))
 
 
@@ -28,9 +30,9 @@ def launching(plan: Plan, status: Status, facts: Facts) -> Decision:
     has_baseline = not seen.needs_baseline(plan, status, stage) or seen.present(plan.baseline_generation, facts)
     if len(seen.present(plan.generation, facts)) >= stage.count and has_baseline:
         return Decision(changes.enter(status, State.WARMING, facts.now))
-    because = seen.why_ill(plan.generation, facts)
+    because = seen.why_ill(plan.generation, facts) or (f" ({facts.target_refused})" if facts.target_refused else "")
     late = back.late(plan, status, facts, plan.fleet.deadlines.launch, "the instances were not launched", because)
-    return late or Decision(status, actions)
+    return late or Decision(status, (*actions, *wanted.restored(plan, status, facts)))
 
 
 def warming(plan: Plan, status: Status, facts: Facts) -> Decision:
@@ -46,7 +48,7 @@ def warming(plan: Plan, status: Status, facts: Facts) -> Decision:
         return Decision(changes.enter(replace(status, no_baseline=True), State.SHIFTING, facts.now), notes=(note,))
     because = seen.why_ill(plan.generation, facts)
     late = back.late(plan, status, facts, deadline, "the new instances did not become healthy", because)
-    return late or Decision(status, wanted.launches(plan, status, facts))
+    return late or Decision(status, (*wanted.launches(plan, status, facts), *wanted.restored(plan, status, facts)))
 
 
 def shifting(plan: Plan, status: Status, facts: Facts) -> Decision:
@@ -81,16 +83,18 @@ def baking(plan: Plan, status: Status, facts: Facts) -> Decision:
     bake_s = plan.fleet.bake_s
     if not (status.skip or status.full):
         analysed = plan.fleet.analysis is not None and bake_s > 0
-        if analysed and facts.finding is not None and facts.finding.verdict == Verdict.FAILED:
-            return back.decide(plan, status, facts, f"analysis failed: {facts.finding.why}")
+        is_over = facts.finding is not None and facts.finding.verdict in (Verdict.FAILED, Verdict.INCONCLUSIVE)
+        if analysed and is_over:
+            return _held_by_analysis(plan, status, facts, bake_s) or Decision(status)
         if facts.now - status.since < bake_s:
             return Decision(status, wanted.kept(plan, status, facts))
         if analysed and (held := _held_by_analysis(plan, status, facts, bake_s)) is not None:
             return held
     if status.ill_since is not None:
         return Decision(status, wanted.kept(plan, status, facts))
-    if not seen.others(plan, facts):
-        return Decision(changes.enter(status, State.SUCCEEDED, facts.now))
+    others = seen.others(plan, facts)
+    if not others or plan.is_rolling:  # whose last stage took away all that goes
+        return Decision(changes.enter(status, State.SUCCEEDED, facts.now), notes=_not_gone(others))
     passed = status.no_return_at if status.no_return_at is not None else facts.now
     return Decision(replace(changes.enter(status, State.DRAINING, facts.now), no_return_at=passed))
 
@@ -113,33 +117,44 @@ def _held_by_analysis(plan: Plan, status: Status, facts: Facts, waited_s: float)
 
 
 def draining(plan: Plan, status: Status, facts: Facts) -> Decision:
-    """Until what goes has no sessions left."""
-    leaving = seen.surplus(plan, status, facts) if changes.is_stage(plan, status) else seen.others(plan, facts)
+    """Until what goes has no sessions left. It stays while too few would serve without it."""
+    leaving = seen.leaving(plan, status, facts)
+    if not seen.may_go(plan, facts, leaving):
+        return Decision(status, wanted.whole(plan, status, facts))
     weights = traffic.possible(plan, status, facts, traffic.wanted(plan, status))
     shift, limit_s = traffic.shift(weights, leaving), plan.fleet.deadlines.shift.seconds
+    again = Decision(status, (*wanted.launches(plan, status, facts), shift))
     if not traffic.is_shifted(facts, weights):
         late = back.late(plan, status, facts, Deadline(limit_s, "pause"), "the traffic was not shifted")
-        return late or Decision(status, (shift,))
+        return late or again
     if traffic.leaves_idle(facts, shift) and facts.now - status.since <= limit_s:
-        return Decision(status, (shift,))
+        return again
     if not any(one.sessions for one in leaving):
         return Decision(changes.enter(status, State.RETIRING, facts.now))
     deadline = plan.fleet.deadlines.drain
     if facts.now - status.since > deadline.seconds and deadline.then == "continue":
         note = f"sessions that did not end within {deadline.seconds:g} s are cut"
         return Decision(changes.enter(status, State.RETIRING, facts.now), notes=(note,))
-    late = back.late(plan, status, facts, deadline, "sessions did not end")
-    return late or Decision(status, (shift,))
+    return back.late(plan, status, facts, deadline, "sessions did not end") or again
 
 
 def retiring(plan: Plan, status: Status, facts: Facts) -> Decision:
-    """Until it is gone."""
-    leaving = seen.surplus(plan, status, facts) if changes.is_stage(plan, status) else seen.others(plan, facts)
-    is_late = facts.now - status.since > plan.fleet.deadlines.retire.seconds
-    if leaving and not (is_late and plan.fleet.deadlines.retire.then == "continue"):
-        late = back.late(plan, status, facts, plan.fleet.deadlines.retire, "instances were not retired")
-        return late or Decision(status, (Retire(seen.ids(leaving)),))
-    notes = (f"not gone yet: {', '.join(seen.ids(leaving))}; see factory drift",) if leaving else ()
+    """Until it is gone, and the new generation serves."""
+    leaving, deadline = seen.leaving(plan, status, facts), plan.fleet.deadlines.retire
+    launches = wanted.launches(plan, status, facts)
+    if not seen.may_go(plan, facts, leaving):
+        is_known = seen.is_heard_of(plan.generation, facts)
+        return Decision(changes.enter(status, State.DRAINING, facts.now) if is_known else status)
+    is_late = facts.now - status.since > deadline.seconds
+    if leaving and not (is_late and deadline.then == "continue"):
+        late = back.late(plan, status, facts, deadline, "instances were not retired")
+        return late or Decision(status, (*launches, Retire(seen.ids(leaving))))
+    if status.ill_since is not None:
+        return Decision(status, wanted.whole(plan, status, facts))
     if changes.is_stage(plan, status):
-        return Decision(changes.next_stage(plan, status, facts), notes=notes)
-    return Decision(changes.enter(status, State.SUCCEEDED, facts.now), notes=notes)
+        return Decision(changes.next_stage(plan, status, facts), notes=_not_gone(leaving))
+    return Decision(changes.enter(status, State.SUCCEEDED, facts.now), notes=_not_gone(leaving))
+
+
+def _not_gone(leaving: tuple[Instance, ...]) -> tuple[str, ...]:
+    return (f"not gone yet: {', '.join(seen.ids(leaving))}; see factory drift",) if leaving else ()

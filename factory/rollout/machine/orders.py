@@ -6,7 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from factory.rollout.machine import changes
-from factory.rollout.model import Facts, Order, Plan, Status
+from factory.rollout.model import Facts, Order, Plan, State, Status
+
+_WAITING = frozenset({State.ANALYSING, State.BAKING})
+"""The states whose wait is ended by `promote`."""
 
 
 def obey(plan: Plan, status: Status, facts: Facts) -> tuple[Status, tuple[str, ...]]:
@@ -16,6 +19,8 @@ def obey(plan: Plan, status: Status, facts: Facts) -> tuple[Status, tuple[str, .
     for order in orders:
         if changes.goes_back(status):
             notes.append(f"{order}: it is going back already")
+        elif order == Order.PROMOTE and not (status.paused or status.state in _WAITING):
+            notes.append("promote: nothing waits that it could end; promote --full ends all waits to come")
         elif order == Order.ABORT and not changes.may_return(plan, status):
             notes.append("abort: past the point of no return; factory rollout rollback brings the previous image back")
         else:
@@ -33,7 +38,7 @@ def _resume(status: Status, now: float) -> Status:
 
 
 def _promote(status: Status, now: float) -> Status:
-    return replace(_resume(status, now), skip=True)
+    return replace(_resume(status, now), skip=status.skip or status.state in _WAITING)
 
 
 def _promote_full(status: Status, now: float) -> Status:

@@ -54,6 +54,27 @@ def surplus(plan: Plan, status: Status, facts: Facts) -> tuple[Instance, ...]:
     return tuple(old[stage.old_count :])
 
 
+def leaving(plan: Plan, status: Status, facts: Facts) -> tuple[Instance, ...]:
+    """What goes: everything that is not of the new generation, or, in a stage of a rolling rollout that is not the
+    last, a part of the old one."""
+    if plan.is_rolling and plan.stages[status.step].old_count:
+        return surplus(plan, status, facts)
+    return others(plan, facts)
+
+
+def may_go(plan: Plan, facts: Facts, leavers: tuple[Instance, ...]) -> bool:
+    """Whether what stays serves the fleet's minimum, or nothing that serves is lost with what goes."""
+    going = set(ids(leavers))
+    lost = any(one.id in going and one.id not in facts.ill for one in present(plan.old_generation, facts))
+    there = (one for one in facts.observed.instances if one.state != "stopping")
+    return not lost or sum(one.id in facts.healthy and one.id not in going for one in there) >= plan.fleet.min
+
+
+def is_heard_of(generation: int, facts: Facts) -> bool:
+    """Whether all of a generation that run were heard of: an engine that has just begun knows nothing yet."""
+    return all(one.id in facts.healthy | facts.ill for one in present(generation, facts) if one.state == "running")
+
+
 def ids(instances: tuple[Instance, ...]) -> tuple[str, ...]:
     """Their ids, in order."""
     return tuple(sorted(one.id for one in instances))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from factory.rollout.machine import seen
+from factory.rollout.machine import changes, seen
 from factory.rollout.model import Facts, Instance, Plan, Shift, Stage, State, Status
 
 
@@ -13,6 +13,11 @@ def wanted(plan: Plan, status: Status) -> Mapping[int, int]:
     if status.state in (State.DRAINING, State.RETIRING, State.BAKING) and not plan.is_rolling:
         return {plan.generation: 100}
     return of(plan, plan.stages[status.step], baseline=not status.no_baseline)
+
+
+def before(plan: Plan, status: Status) -> Mapping[int, int]:
+    """The weights until the stage a rollout is in has shifted."""
+    return old_weights(plan) if status.step == 0 else of_stage(plan, status, status.step - 1)
 
 
 def of_stage(plan: Plan, status: Status, step: int) -> Mapping[int, int]:
@@ -36,7 +41,8 @@ def of(plan: Plan, stage: Stage, *, baseline: bool) -> Mapping[int, int]:
 def possible(plan: Plan, status: Status, facts: Facts, weights: Mapping[int, int]) -> Mapping[int, int]:
     """Weights as they can be: a provider refuses to send traffic to whom nobody answers for. The share of a baseline
     that is ill goes to the old generation; where that is gone, or all of it ill for a while, its share goes to the new
-    one: an ill old generation must not hold up its replacement."""
+    one: an ill old generation must not hold up its replacement. Once the old generation is to go and nobody of the new
+    one serves, it is the other way about, if the old image may run."""
     since, old, baseline = status.old_ill_since, plan.old_generation, plan.baseline_generation
     if weights.get(baseline or 0) and not seen.healthy(baseline, facts):
         weights = _moved(weights, baseline, old)
@@ -44,7 +50,15 @@ def possible(plan: Plan, status: Status, facts: Facts, weights: Mapping[int, int
     is_gone = not seen.present(old, facts)
     if weights.get(old or 0) and (is_ill or is_gone) and seen.healthy(plan.generation, facts):
         weights = _moved(weights, old, plan.generation)
+    may_serve = facts.old_revoked is None or plan.fleet.allow_revoked_fallback
+    if changes.is_past(plan, status) and may_serve and seen.healthy(old, facts) and _is_down(plan.generation, facts):
+        weights = _moved(weights, plan.generation, old)
     return weights
+
+
+def _is_down(generation: int, facts: Facts) -> bool:
+    """Whether nobody of a generation serves."""
+    return seen.is_heard_of(generation, facts) and not seen.healthy(generation, facts)
 
 
 def _moved(weights: Mapping[int, int], source: int | None, target: int | None) -> Mapping[int, int]:

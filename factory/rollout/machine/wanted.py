@@ -41,3 +41,21 @@ def kept(plan: Plan, status: Status, facts: Facts) -> tuple[Action, ...]:
     is_due = not traffic.is_shifted(facts, weights) or traffic.leaves_idle(facts, shift)
     again = (shift,) if is_due and traffic.may_shift(plan, facts, shift) else ()
     return (*launches(plan, status, facts), *again)
+
+
+def whole(plan: Plan, status: Status, facts: Facts) -> tuple[Action, ...]:
+    """Past the point of no return, while too few of the new generation serve: they are launched anew, and nothing is
+    drained that serves."""
+    weights = traffic.possible(plan, status, facts, traffic.wanted(plan, status))
+    shift = traffic.shift(weights)
+    is_due = not traffic.is_shifted(facts, weights) or traffic.leaves_idle(facts, shift)
+    can_take = all(seen.healthy(number, facts) for number in weights)
+    return (*launches(plan, status, facts), *((shift,) if is_due and can_take else ()))
+
+
+def restored(plan: Plan, status: Status, facts: Facts) -> tuple[Action, ...]:
+    """Before a stage has shifted: the weights of the stage before it, where all were lost (a front that died)."""
+    weights = traffic.possible(plan, status, facts, traffic.before(plan, status))
+    is_lost = not any(facts.observed.weights.values())
+    can_take = weights and all(seen.healthy(number, facts) for number in weights)
+    return (traffic.shift(weights),) if is_lost and can_take else ()
