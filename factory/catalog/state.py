@@ -89,6 +89,19 @@ def assignments_of_sets(
     return found
 
 
+def assignments_unknown(catalog: Catalog, as_of: str | None = None) -> list[Assignment]:
+    """Of `assignments`, those of an image that is not known here, or whose packages are not."""
+    until = "" if as_of is None else "WHERE made_at <= :as_of"
+    sql = (
+        "SELECT held.source, held.channel, held.name, held.arch, held.digest, held.number, held.made_at,"
+        f" held.attestation FROM (SELECT id AS last, max(number) FROM channel_assignments {until}"
+        " GROUP BY source, channel, name, arch) CROSS JOIN channel_assignments AS held ON held.id = last"
+        " LEFT JOIN images ON images.digest = held.digest WHERE images.package_set IS NULL"
+        " ORDER BY held.channel, held.name, held.arch, held.source"
+    )
+    return [Assignment(**{**row, "digest": unpacked(row["digest"])}) for row in catalog.query(sql, {"as_of": as_of})]
+
+
 def withdrawals(catalog: Catalog, as_of: str | None = None) -> dict[Digest, Withdrawal]:
     """What is revoked, each with the revocation that began first. Not its descendants: see lineage.py."""
     sql = (
@@ -132,3 +145,14 @@ def running_of_sets(
         running = Running(source, fleet, generation, provider, native, digest, launched_at)
         found.append((running, KnownImage(row, digest, *rest)))
     return found
+
+
+def running_unknown(catalog: Catalog, as_of: str | None = None) -> list[Running]:
+    """Of `running`, those of an image that is not known here, or whose packages are not."""
+    sql = (
+        "SELECT instances.source, fleet, generation, provider, native, instances.digest, launched_at FROM instances"
+        " LEFT JOIN instance_ends ON instance = instances.id LEFT JOIN images ON images.digest = instances.digest"
+        " WHERE (ended_at IS NULL OR ended_at > :as_of) AND (:as_of IS NULL OR launched_at <= :as_of)"
+        " AND images.package_set IS NULL ORDER BY fleet, generation, native"
+    )
+    return [Running(**{**row, "digest": unpacked(row["digest"])}) for row in catalog.query(sql, {"as_of": as_of})]

@@ -16,10 +16,12 @@ from factory.tabular import Row
 if TYPE_CHECKING:
     from factory.catalog.packages import KnownPackage
     from factory.compliance.diff import Difference
-    from factory.compliance.where import Answer, Found
+    from factory.compliance.where import Answer, Found, Unknown
 
 _SHOWN = 1000
 """So many images a table shows unless --all is given; --json and --csv have them all."""
+_UNKNOWN = 100
+"""So many instances and channels that there is no answer for are named in JSON; all are counted."""
 
 
 @click.command()
@@ -111,10 +113,12 @@ def where(obj: dict[str, Any], /, asked: str, everything: bool, as_of: str | Non
         if form == tables.JSON:
             tables.stream_json(_where_json(answer), "images", map(_found_json, found))
         elif form == tables.CSV:
-            columns = ("name", "arch", "digest", "recorded_at", "packages", "channels", "instances", "revoked_by")
-            tables.show(form, columns, map(_found_row, found), list)
+            tables.show(form, _WHERE, _where_rows(answer, found), list)
         else:
             _tell_where(answer, found, None if everything else _SHOWN)
+    if answer.unknown:
+        hint = "they may have it too; factory catalog import takes over what another factory knows"
+        output.say(f"{output.colour('warning:', 'yellow', 'bold')} {answer.unknown}: {hint}")
 
 
 def _where_json(answer: Answer) -> dict[str, Any]:
@@ -135,7 +139,23 @@ def _where_json(answer: Answer) -> dict[str, Any]:
              "arch": one.image.arch, "digest": one.image.digest, "packages": _named(one.packages)}
             for one in answer.instances
         ],
+        "unknown": _unknown_json(answer.unknown),
     }  # fmt: skip
+
+
+def _unknown_json(unknown: Unknown) -> dict[str, Any]:
+    return {
+        "instances_count": len(unknown.instances),
+        "channels_count": len(unknown.channels),
+        "instances": [
+            {"fleet": one.fleet, "provider": one.provider, "native": one.native, "digest": one.digest}
+            for one in unknown.instances[:_UNKNOWN]
+        ],
+        "channels": [
+            {"channel": one.channel, "name": one.name, "arch": one.arch, "digest": one.digest}
+            for one in unknown.channels[:_UNKNOWN]
+        ],
+    }
 
 
 def _package_json(package: KnownPackage) -> dict[str, Any]:
@@ -156,8 +176,28 @@ def _found_json(one: Found) -> dict[str, Any]:
 
 
 def _found_row(one: Found) -> Row:
-    held = [f"{package.name}={package.version}" for package in one.packages]
-    return {**_found_json(one), "packages": held}
+    return {**_found_json(one), "packages": _versions(one.packages)}
+
+
+def _versions(packages: tuple[KnownPackage, ...]) -> list[str]:
+    return [f"{package.name}={package.version}" for package in packages]
+
+
+_WHERE = (
+    "what", "name", "arch", "digest", "packages", "channels", "fleet", "generation", "provider", "native",
+    "launched_at", "made_at", "recorded_at", "instances", "revoked_by",
+)  # fmt: skip
+
+
+def _where_rows(answer: Answer, found: Iterator[Found]) -> Iterator[Row]:
+    """Each instance, channel and image as a row of CSV; `what` says which it is."""
+    said = _where_json(answer)
+    for row, runs in zip(said["instances"], answer.instances, strict=True):
+        yield {**row, "what": "instance", "packages": _versions(runs.packages)}
+    for row, stands in zip(said["channels"], answer.channels, strict=True):
+        yield {**row, "what": "channel", "channels": row["channel"], "packages": _versions(stands.packages)}
+    for one in found:
+        yield {**_found_row(one), "what": "image"}
 
 
 _RUNS = ("fleet", "generation", "provider", "native", "launched_at", "name", "digest")

@@ -2,7 +2,8 @@
 
 Which images hold it or descend from it, which channels point at those, which running instances are of them.
 
-The numbers, the channels and the instances come first; the images stream, however many there are.
+The numbers, the channels and the instances come first; the images stream, however many there are. Channels and
+instances of images that are not known here are counted apart: they may hold it too.
 """
 
 from __future__ import annotations
@@ -56,9 +57,31 @@ class Runs:
 
 
 @dataclass(frozen=True)
+class Unknown:
+    """What runs or stands in a channel, and is of images whose `lacking` (packages or ancestors) are not known here."""
+
+    lacking: str
+    instances: tuple[Running, ...]
+    channels: tuple[Assignment, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.instances or self.channels)
+
+    def __str__(self) -> str:
+        instances, channels = len(self.instances), len(self.channels)
+        one = instances + channels == 1
+        return (
+            f"{instances} running instance{'' if instances == 1 else 's'} and {channels}"
+            f" channel{'' if channels == 1 else 's'} are of {'an image' if one else 'images'} whose {self.lacking} are"
+            " not known here"
+        )
+
+
+@dataclass(frozen=True)
 class Answer:
     """`packages`: those that match, None where an image was asked for (`of`). `set_count`: distinct sets of packages
-    that hold one; `image_count`: how many images; `images` gives them once, as they are found."""
+    that hold one; `image_count`: how many images; `images` gives them once, as they are found. `unknown`: what there
+    is no answer for."""
 
     asked: str
     of: KnownImage | None
@@ -67,6 +90,7 @@ class Answer:
     image_count: int
     channels: tuple[Standing, ...]
     instances: tuple[Runs, ...]
+    unknown: Unknown
     images: Iterator[Found]
 
 
@@ -109,8 +133,9 @@ def _of_relation(catalog: Catalog, asked: str, as_of: str | None) -> Answer:
     held = packages.matching(catalog, wanted)
     if not held and not packages.is_known(catalog, wanted.name, by_source=wanted.by_source):
         near = packages.search(catalog, wanted.name, 5)
+        unknown = lacking_packages(catalog, as_of)
         raise UsageError(
-            f"no image here ever had a package {wanted.name}",
+            f"no image here ever had a package {wanted.name}" + (f"; {unknown}" if unknown else ""),
             hint=f"names like it: {', '.join(near)}" if near else "src:NAME asks by the source package",
             where=str(catalog.path),
         )
@@ -126,28 +151,34 @@ def _of_packages(catalog: Catalog, asked: str, held: list[KnownPackage], as_of: 
     running = [Runs(one, image, held_by(image)) for one, image in state.running_of_sets(catalog, found.sets, as_of)]
     standing = [Standing(one, held_by(image)) for one, image in state.assignments_of_sets(catalog, found.sets, as_of)]
     streamed = (Found(image, holds) for image, holds in packages.images(catalog, found, as_of))
-    return Answer(asked, None, found.packages, len(found.sets), found.images, tuple(standing), tuple(running), streamed)
+    return Answer(
+        asked, None, found.packages, len(found.sets), found.images, tuple(standing), tuple(running),
+        lacking_packages(catalog, as_of), streamed,
+    )  # fmt: skip
+
+
+def lacking_packages(catalog: Catalog, as_of: str | None = None) -> Unknown:
+    """What runs or stands in a channel of images whose packages are not known here: it may have any."""
+    instances, channels = state.running_unknown(catalog, as_of), state.assignments_unknown(catalog, as_of)
+    return Unknown("packages", tuple(instances), tuple(channels))
 
 
 def _of_image(catalog: Catalog, asked: str, image: KnownImage, as_of: str | None) -> Answer:
     below = {relative.image.id: relative for relative in lineage.descendants(catalog, image.id, as_of=as_of)}
     inside = {image.id, *below}
-    running = [Runs(instance, of, ()) for instance, of in _running(catalog, as_of) if of.id in inside]
-    assigned = _known(catalog, state.assignments(catalog, as_of))
-    standing = [Standing(assignment, ()) for assignment, of in assigned if of.id in inside]
+    running, assigned = state.running(catalog, as_of), state.assignments(catalog, as_of)
+    known = finding.by_digests(catalog, {one.digest for one in running} | {one.digest for one in assigned})
+    within = {digest: of for digest, of in known.items() if of.id in inside}
+    recorded = within.keys() | {digest for digest, of in known.items() if of.recorded_at is not None}
+    unknown = Unknown(
+        "ancestors",
+        tuple(one for one in running if one.digest not in recorded),
+        tuple(one for one in assigned if one.digest not in recorded),
+    )
+    runs = tuple(Runs(one, within[one.digest], ()) for one in running if one.digest in within)
+    standing = tuple(Standing(one, ()) for one in assigned if one.digest in within)
     streamed = (Found(one.image, (), one.depth) for one in (lineage.Relative(image, 0), *below.values()))
-    return Answer(asked, image, None, 0, len(inside), tuple(standing), tuple(running), streamed)
-
-
-def _running(catalog: Catalog, as_of: str | None) -> Iterator[tuple[Running, KnownImage]]:
-    instances = state.running(catalog, as_of)
-    known = finding.by_digests(catalog, {instance.digest for instance in instances})
-    return ((instance, known[instance.digest]) for instance in instances if instance.digest in known)
-
-
-def _known(catalog: Catalog, assignments: list[Assignment]) -> Iterator[tuple[Assignment, KnownImage]]:
-    known = finding.by_digests(catalog, {assignment.digest for assignment in assignments})
-    return ((one, known[one.digest]) for one in assignments if one.digest in known)
+    return Answer(asked, image, None, 0, len(inside), standing, runs, unknown, streamed)
 
 
 def _standing(catalog: Catalog, found: Iterable[Found], as_of: str | None) -> Iterator[Found]:

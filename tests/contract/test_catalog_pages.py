@@ -23,9 +23,10 @@ from catalogued import HOSTILE, Catalogued, deb, put
 from signed_factory import sha
 
 from factory import files
-from factory.catalog import copies
+from factory.catalog import copies, fleets
 from factory.catalog.copies import Watch
 from factory.catalog.database import Catalog
+from factory.catalog.fleets import Instance
 from factory.cli import run
 from factory.errors import CatalogError
 from factory.pages import folder as folders
@@ -372,6 +373,15 @@ def test_page_of_a_version_says_where_it_is_and_runs(server: Server) -> None:
     assert "prod" in page.text
     assert server.get("/package?name=openssl&version=9").status_code == 404
     assert server.get("/package?name=none").status_code == 404
+
+
+def test_page_of_a_version_says_what_is_not_known(own: Server) -> None:
+    path = "/package?name=openssl&version=3.0.11-1"
+    assert "not known here" not in read(own.get(path)).text
+    with own.made.catalog() as catalog:
+        fleets.add_instance(catalog, Instance("shop", 1, "local", "i-9", sha("baked elsewhere"), catalogued.day(5)))
+    refresh(own)
+    assert "1 running instance and 0 channels are of an image whose packages are not known" in read(own.get(path)).text
 
 
 def test_page_of_a_version_gives_each_image_once_over_its_pages(

@@ -12,10 +12,14 @@ from typing import Any
 
 import catalogued
 import pytest
+import signed_factory
 from catalogued import HOSTILE, Catalogued
 from signed_factory import ARCH, sha
 
 from factory import cli
+from factory.catalog import fleets
+from factory.catalog.database import Catalog
+from factory.catalog.fleets import Instance
 from factory.trust import statements
 
 
@@ -273,9 +277,40 @@ def test_where_in_a_table_and_as_csv(ask: Asker) -> None:
     assert "Running instances (3)" in table
     assert "i-1" in table
     assert "no running instance" in ask("where", "base", "--as-of", "2026-01-02").out
-    rows = {row["digest"]: row for row in ask("where", "openssl", "--csv").csv}
-    assert rows[ask.made.digests["old"]]["packages"] == "openssl=3.0.11-1"
-    assert rows[ask.made.digests["web"]]["channels"] == "dev prod"
+    rows = ask("where", "openssl", "--csv").csv
+    images = {row["digest"]: row for row in rows if row["what"] == "image"}
+    assert images[ask.made.digests["old"]]["packages"] == "openssl=3.0.11-1"
+    assert images[ask.made.digests["web"]]["channels"] == "dev prod"
+    machines = [(row["fleet"], row["native"], row["packages"]) for row in rows if row["what"] == "instance"]
+    old, new = "openssl=3.0.11-1", "openssl=3.0.15-1"
+    assert machines == [("shop", "i-1", old), ("shop", "i-2", old), ("shop", "i-4", new)]
+    assert [row["channels"] for row in rows if row["what"] == "channel"] == ["dev", "prod"]
+
+
+def test_where_tells_what_runs_of_images_that_are_not_known(ask: Asker) -> None:
+    stranger = sha("baked elsewhere")
+    with ask.made.catalog() as catalog:
+        for native, digest, on in (("i-8", stranger, 5), ("i-9", ask.made.digests["web"], 5)):
+            fleets.add_instance(catalog, Instance("shop", 1, "local", native, digest, catalogued.day(on)))
+    for asked, lacking in (("openssl < 3.0.15", "packages"), ("hardened", "ancestors")):
+        for form in ((), ("--csv",)):
+            told = f"1 running instance and 0 channels are of an image whose {lacking} are not known here"
+            assert told in ask("where", asked, *form).err
+        unknown = ask("where", asked, "--json").json["unknown"]
+        assert (unknown["instances_count"], unknown["channels_count"], unknown["channels"]) == (1, 0, [])
+        assert [(one["native"], one["digest"]) for one in unknown["instances"]] == [("i-8", stranger)]
+        assert "not known here" not in ask("where", asked, "--as-of", "2026-01-04").err
+        assert ask("where", asked, "--as-of", "2026-01-06", "--json").json["unknown"]["instances_count"] == 1
+    assert "1 running instance and 0 channels" in ask("where", "nosuch", code=2).err
+
+
+def test_where_tells_channels_of_images_that_are_not_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a deploy host nothing was baked: the catalog knows what trust/ says, and no image."""
+    factory = signed_factory.build(tmp_path)
+    factory.layout.catalog.unlink(missing_ok=True)
+    Catalog.open(factory.layout.catalog).close()
+    assert cli.run(["-C", str(factory.root), "where", "openssl"]) == 2
+    assert "0 running instances and 2 channels are of images whose packages are not known" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from factory.catalog.finding import KnownImage
 from factory.catalog.images import Listed, Wanted
 from factory.catalog.packages import KnownPackage
 from factory.catalog.state import Running
+from factory.compliance import where
+from factory.compliance.where import Unknown
 
 MOST = 100
 """So many names, or images, are on a page."""
@@ -22,7 +24,8 @@ MOST = 100
 class Holders:
     """The images that hold a package: how many, a page of them, and what begins the next (`after`).
 
-    `running`: each instance that has it, with its image. `channels`: name -> images there that have it.
+    `running`: each instance that has it, with its image. `channels`: name -> images there that have it. `unknown`: what
+    may have it.
     """
 
     packages: tuple[KnownPackage, ...]
@@ -31,6 +34,7 @@ class Holders:
     after: str | None
     running: tuple[tuple[Running, KnownImage], ...]
     channels: dict[str, tuple[KnownImage, ...]]
+    unknown: Unknown
 
 
 def versions(catalog: Catalog, name: str) -> list[tuple[KnownPackage, int]]:
@@ -77,6 +81,7 @@ def holders(catalog: Catalog, name: str, version: str, after: str) -> Holders | 
         then,
         _running(catalog, holds),
         channels,
+        where.lacking_packages(catalog),
     )
 
 
