@@ -5,25 +5,25 @@ Counts come from what the triggers keep, so that a million images with two hundr
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from factory.catalog import contents
 from factory.catalog.contents import InstalledPackage
 from factory.catalog.database import Catalog
-from factory.catalog.finding import COLUMNS, KnownImage, of_row
+from factory.catalog.finding import COLUMNS, KnownImage, by_digests, of_row
 from factory.catalog.lineage import batches, marks
-from factory.digest import Digest, packed, unpacked
+from factory.digest import Digest
 
 
 @dataclass(frozen=True)
 class Counted:
-    """So many images of a set that have something in common: `who` (NAME/ARCH), and the digest of a single one."""
+    """So many images of a set that have one name: `who` (NAME/ARCH)."""
 
     package_set: int
     who: str
     images: int
-    digest: Digest | None = None
 
 
 def every(catalog: Catalog) -> dict[int, int]:
@@ -43,10 +43,18 @@ def packages(catalog: Catalog, package_set: int) -> list[InstalledPackage]:
     return contents.members(catalog.connection, package_set)
 
 
-def newest(catalog: Catalog, package_set: int, most: int) -> list[KnownImage]:
-    """Images that have a set, those recorded last first."""
-    sql = f"SELECT {COLUMNS} FROM images WHERE package_set = ? ORDER BY id DESC LIMIT ?"
-    return [of_row(row) for row in catalog.query(sql, [package_set, most])]
+def newest(
+    catalog: Catalog, package_set: int, most: int, *, who: str = "", without: Collection[str] = ()
+) -> list[KnownImage]:
+    """Images that have a set, those recorded last first: of `who` (NAME/ARCH) if it is given, of none of `without`."""
+    name, _, arch = who.partition("/")
+    sql = (
+        f"SELECT {COLUMNS} FROM images WHERE package_set = :package_set"
+        " AND (:who = '' OR name = :name AND arch = :arch)"
+        " AND name || '/' || arch NOT IN (SELECT value FROM json_each(:without)) ORDER BY id DESC LIMIT :most"
+    )
+    wanted = {"package_set": package_set, "who": who, "name": name, "arch": arch, "most": most}
+    return [of_row(row) for row in catalog.query(sql, {**wanted, "without": json.dumps(sorted(without))})]
 
 
 def of_names(catalog: Catalog, names: Iterable[str]) -> list[Counted]:
@@ -64,16 +72,6 @@ def of_names(catalog: Catalog, names: Iterable[str]) -> list[Counted]:
     return found
 
 
-def of_digests(catalog: Catalog, digests: Collection[Digest]) -> list[Counted]:
-    """The images with these digests."""
-    found = []
-    for part in batches(sorted(digests)):
-        sql = (
-            "SELECT package_set, name, arch, digest FROM images"
-            f" WHERE package_set IS NOT NULL AND digest IN ({marks(part)})"
-        )
-        found += [
-            Counted(row["package_set"], f"{row['name']}/{row['arch']}", 1, unpacked(row["digest"]))
-            for row in catalog.query(sql, [packed(digest) for digest in part])
-        ]
-    return found
+def of_digests(catalog: Catalog, digests: Collection[Digest]) -> list[KnownImage]:
+    """The images with these digests whose packages are known."""
+    return [image for image in by_digests(catalog, digests).values() if image.package_set is not None]

@@ -117,7 +117,7 @@ def where(obj: dict[str, Any], /, asked: str, everything: bool, as_of: str | Non
         else:
             _tell_where(answer, found, None if everything else _SHOWN)
     if answer.unknown:
-        hint = "they may have it too; factory catalog import takes over what another factory knows"
+        hint = "they may have it too; factory catalog import takes over what those who baked them know"
         output.say(f"{output.colour('warning:', 'yellow', 'bold')} {answer.unknown}: {hint}")
 
 

@@ -12,13 +12,15 @@ from factory.errors import VerifyError
 from factory.model import Layout
 
 if TYPE_CHECKING:
+    from factory.catalog.finding import KnownImage
     from factory.compliance.cve import Answer, Row
 
 SEVERITIES = ("unimportant", "low", "medium", "high", "critical")
-_FEW = 3
 _COLUMNS = (
     "image", "cve", "severity", "source", "installed", "fixed", "status", "owner", "until", "packages",
 )  # fmt: skip
+_MORE = ("undetermined", "reason", "file", "digests")
+"""What CSV has besides: the table has no room for it."""
 
 
 @click.command()
@@ -57,6 +59,8 @@ def cve(
     with asking(layout, output.say) as catalog:
         answer = flow.ask(catalog, layout, question, this_moment(), output.say)
     columns = ("images", *_COLUMNS) if everything else _COLUMNS
+    if form == tables.CSV:
+        columns += _MORE
     tables.show(form, columns, _rows(answer, form), lambda rows: _document(answer, rows))
     _tell(answer)
     failing = [] if fail_on is None else answer.reaching(fail_on)
@@ -66,38 +70,45 @@ def cve(
 
 
 def _rows(answer: Answer, form: str) -> Iterator[dict[str, Any]]:
+    digests: dict[str, set[str]] = {}
+    for image in (image for row in answer.rows for image in row.some):
+        digests.setdefault(image.who, set()).add(image.digest)
+    several = {who for who, found in digests.items() if len(found) > 1}
     for row in answer.rows:
-        yield _row(row, form)
+        shown = _row(row)
+        if form == tables.TABLE:
+            names = ", ".join(dict.fromkeys(_called(image, several) for image in row.some))
+            shown["image"] = names + (", …" if row.images > len(row.some) else "")
+            shown["status"] += " (undetermined)" if row.finding.undetermined else ""
+        elif form == tables.JSON:
+            shown |= {"others": list(row.finding.others), "origins": list(row.finding.origins)}
+        yield shown
 
 
-def _row(row: Row, form: str) -> dict[str, Any]:
+def _called(image: KnownImage, several: set[str]) -> str:
+    """NAME/ARCH, with the beginning of the digest where several images are called so."""
+    return f"{image.who} {image.digest.removeprefix('sha256:')[:12]}" if image.who in several else image.who
+
+
+def _row(row: Row) -> dict[str, Any]:
     finding, by = row.finding, row.explanation.by if row.explanation else None
-    names: Any = list(row.who)
-    if form == tables.TABLE:
-        names = ", ".join(row.who[:_FEW]) + (", …" if row.images > len(row.who[:_FEW]) else "")
-    shown = {
-        "image": names if row.images > 1 or len(row.who) != 1 else row.who[0],
+    return {
+        "image": list(row.who),
         "images": row.images,
+        "digests": [image.digest for image in row.some],
         "cve": finding.id,
         "severity": finding.severity,
         "source": finding.package,
         "installed": finding.version,
         "fixed": finding.fixed,
-        "status": f"{row.status} (undetermined)" if finding.undetermined and form == tables.TABLE else row.status,
+        "status": row.status,
+        "undetermined": finding.undetermined,
         "owner": by and by.owner,
         "until": by and by.until and _time(by.until),
+        "reason": by and by.reason,
+        "file": by and by.file,
         "packages": list(finding.binaries),
     }
-    if form == tables.JSON:
-        shown |= {
-            "image": list(row.who),
-            "others": list(finding.others),
-            "origins": list(finding.origins),
-            "undetermined": finding.undetermined,
-            "reason": by and by.reason,
-            "file": by and by.file,
-        }
-    return shown
 
 
 def _document(answer: Answer, rows: list[Any]) -> dict[str, Any]:

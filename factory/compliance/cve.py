@@ -7,7 +7,7 @@ can be explained for some of its images and open for others: each has a row of i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from pathlib import Path
 from factory import spec
 from factory.catalog import holdings
 from factory.catalog.database import Catalog
+from factory.catalog.finding import KnownImage
 from factory.compliance.holders import SHOWN_NAMES, Asked, Holder, Unknown, holders
 from factory.cve import data, matching, severity, vex
 from factory.cve.data import Knowledge
@@ -28,14 +29,19 @@ OPEN, EXPLAINED, EXPIRED = "open", "explained", "expired"
 
 @dataclass(frozen=True)
 class Row:
-    """A finding in `images` images, some of which are `who` (NAME/ARCH). `status`: open, explained (by a statement in
-    force), expired (by one that has ended: it is open)."""
+    """A finding in `images` images, of which `some` are named (all, where they are few). `status`: open, explained (by
+    a statement in force), expired (by one that has ended: it is open)."""
 
     finding: Finding
-    who: tuple[str, ...]
+    some: tuple[KnownImage, ...]
     images: int
     status: str
     explanation: Explanation | None = None
+
+    @property
+    def who(self) -> tuple[str, ...]:
+        """NAME/ARCH of `some`, each once."""
+        return tuple(dict.fromkeys(image.who for image in self.some))
 
 
 @dataclass(frozen=True)
@@ -123,18 +129,18 @@ def _not_known(holder: Holder, knowledge: Knowledge) -> str | None:
 
 @dataclass(frozen=True)
 class _Unit:
-    """Images of a set that statements cannot tell apart. `names`: what to call them."""
+    """Images of a set that statements cannot tell apart; `some` of them."""
 
     holder: Holder
     subject: Subject
     images: int
-    names: tuple[str, ...]
+    some: tuple[KnownImage, ...]
 
 
 def _each(found: Iterable[Holder]) -> Iterator[_Unit]:
     for holder in found:
         for image in holder.some:
-            yield _Unit(holder, Subject(image.who, image.digest), 1, (image.who,))
+            yield _Unit(holder, Subject(image.who, image.digest), 1, (image,))
 
 
 def _units(catalog: Catalog, found: Iterable[Holder], knowledge: Knowledge) -> Iterator[_Unit]:
@@ -143,20 +149,25 @@ def _units(catalog: Catalog, found: Iterable[Holder], knowledge: Knowledge) -> I
     digests = {product.digest for product in products if product.digest}
     single = holdings.of_digests(catalog, digests)
     named = holdings.of_names(catalog, {product.image.partition("/")[0] for product in products if product.image})
+    apart = {one.who for one in named}
     for holder in found:
         mine = [one for one in single if one.package_set == holder.package_set]
-        yield from (_Unit(holder, Subject(one.who, one.digest), 1, (one.who,)) for one in mine)
-        rest = holder.images - len(mine)
+        yield from (_Unit(holder, Subject(one.who, one.digest), 1, (one,)) for one in mine)
+        rest, most = holder.images - len(mine), SHOWN_NAMES + len(mine)
         for group in named:
             if group.package_set == holder.package_set:
                 count = group.images - sum(one.who == group.who for one in mine)
                 rest -= count
                 if count:
-                    yield _Unit(holder, Subject(group.who), count, (group.who,))
+                    some = holdings.newest(catalog, holder.package_set, most, who=group.who)
+                    yield _Unit(holder, Subject(group.who), count, _without(some, mine))
         if rest:
-            apart = {one.who for one in named}
-            names = tuple(name for name in holder.names if name not in apart)
-            yield _Unit(holder, Subject(""), rest, names)
+            some = holdings.newest(catalog, holder.package_set, most, without=apart)
+            yield _Unit(holder, Subject(""), rest, _without(some, mine))
+
+
+def _without(images: Iterable[KnownImage], others: Collection[KnownImage]) -> tuple[KnownImage, ...]:
+    return tuple(image for image in images if image not in others)[:SHOWN_NAMES]
 
 
 def _rows(units: Iterable[_Unit], knowledge: Knowledge, now: datetime) -> Iterator[Row]:
@@ -169,7 +180,7 @@ def _rows(units: Iterable[_Unit], knowledge: Knowledge, now: datetime) -> Iterat
         for finding in known[holder.package_set]:
             explanation = vex.explain(knowledge.statements, finding, unit.subject, now)
             status = OPEN if explanation is None else EXPIRED if explanation.expired else EXPLAINED
-            yield Row(finding, unit.names, unit.images, status, explanation)
+            yield Row(finding, unit.some, unit.images, status, explanation)
 
 
 def _merged(rows: Iterable[Row]) -> Iterator[Row]:
@@ -185,11 +196,11 @@ def _merged(rows: Iterable[Row]) -> Iterator[Row]:
             yield same[0]
             continue
         binaries = {name for row in same for name in row.finding.binaries}
-        who = dict.fromkeys(name for row in same for name in row.who)
+        some = dict.fromkeys(image for row in same for image in row.some)
         yield replace(
             same[0],
             finding=replace(same[0].finding, binaries=tuple(sorted(binaries))),
-            who=tuple(who)[:SHOWN_NAMES],
+            some=tuple(some)[:SHOWN_NAMES],
             images=sum(row.images for row in same),
         )
 

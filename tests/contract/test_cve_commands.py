@@ -191,6 +191,27 @@ def test_statement_on_one_image_does_not_explain_its_twin(ask: Asker) -> None:
     assert sorted((row["status"], row["images"]) for row in rows) == [("explained", 1), ("open", 2)]
 
 
+def test_each_of_two_images_with_one_name_is_told_apart(ask: Asker) -> None:
+    new, old = sha("web 1"), sha("web old")
+    ask.write("trust/vex/a.json", data.vex("CVE-2023-45853", old))
+    rows = [row for row in ask.json("cve", "--all")["findings"] if row["cve"] == "CVE-2023-45853"]
+    digests = {row["status"]: row["digests"] for row in rows}
+    assert digests == {"explained": [old], "open": [sha("base 1"), new]}
+    said = [row for row in csv.DictReader(io.StringIO(ask("cve", "--all", "--csv"))) if row["status"] == "explained"]
+    assert [(row["digests"], row["file"]) for row in said] == [(old, "trust/vex/a.json")]
+    assert said[0]["reason"] == "vulnerable_code_not_in_execute_path: we do not call it"
+    table = ask("cve", "--all")
+    assert f"base/{ARCH}, web/{ARCH} {new[7:19]} " in table
+    assert f"web/{ARCH} {old[7:19]} " in table
+
+
+def test_statement_on_a_name_leaves_the_others_named(ask: Asker) -> None:
+    ask.write("trust/vex/a.json", data.vex("CVE-2023-45853", "urn:x-factory:image:web"))
+    rows = [row for row in ask.json("cve", "--all")["findings"] if row["cve"] == "CVE-2023-45853"]
+    digests = {row["status"]: set(row["digests"]) for row in rows}
+    assert digests == {"explained": {sha("web 1"), sha("web old")}, "open": {sha("base 1")}}
+
+
 # --- what cannot be had or read
 
 
