@@ -27,7 +27,8 @@ _SIGNS: dict[str, Callable[[VersionKey, VersionKey], bool]] = {
 }
 _SOURCE = "src:"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.-]*\Z")
-_VERSION = re.compile(r"(?:[0-9]{1,9}:)?[0-9A-Za-z.+~-]+\Z")
+_VERSION = re.compile(r"(?:[0-9]{1,9}:)?[0-9][0-9A-Za-z.+~-]*\Z")
+"""As in deb-version(7): after the epoch a digit. Whatever else is ordered above or below all versions."""
 _BOUND = re.compile(r"(<<|<=|<|>>|>=|>|==|=|!=)\s*(\S+)\Z")
 _FORM = "like 'openssl', 'openssl < 3.0.15' or 'src:openssl >= 3.0, < 3.0.15'"
 
@@ -67,6 +68,12 @@ def parse(text: str) -> Relation:
 
 def _bound(part: str, text: str) -> tuple[str, str]:
     found = _BOUND.match(part)
-    if not found or not _VERSION.match(found[2]):
+    if not found:
         raise UsageError(f"{part[:80]!r} in {text[:80]!r} is no bound of a version", hint=_FORM)
+    if not _VERSION.match(found[2]):
+        raise UsageError(
+            f"{found[2][:80]!r} in {text[:80]!r} is no version of a Debian package: it begins with a digit, after an"
+            " epoch if it has one",
+            hint=_FORM,
+        )
     return found[1], found[2]

@@ -58,9 +58,7 @@ def cve(
     question = flow.Question(Asked(target, everything, suite), tracker, osv, vex, severity, offline)
     with asking(layout, output.say) as catalog:
         answer = flow.ask(catalog, layout, question, this_moment(), output.say)
-    columns = ("images", *_COLUMNS) if everything else _COLUMNS
-    if form == tables.CSV:
-        columns += _MORE
+    columns = [*(("images",) if everything else ()), *_COLUMNS, *(_MORE if form == tables.CSV else ())]
     tables.show(form, columns, _rows(answer, form), lambda rows: _document(answer, rows))
     _tell(answer)
     failing = [] if fail_on is None else answer.reaching(fail_on)

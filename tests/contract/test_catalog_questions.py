@@ -320,6 +320,13 @@ def test_what_is_no_package_is_refused(ask: Asker, asked: str) -> None:
     assert ask("where", asked, "--json", code=2).json["error"]["hint"]
 
 
+def test_bound_that_is_no_version_is_refused(ask: Asker) -> None:
+    for command in (["where"], ["packages", "--find"]):
+        said = ask(*command, "openssl < v3.0.15", "--json", code=2).json["error"]
+        assert "'v3.0.15' in 'openssl < v3.0.15' is no version of a Debian package" in said["message"]
+        assert "openssl < 3.0.15" in said["hint"]
+
+
 # --- diff
 
 

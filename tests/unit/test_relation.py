@@ -27,8 +27,10 @@ def test_relation_is_read(text: str, wanted: Relation) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "src:", "< 3", "a <", "a < 3 4", "a, < 3", "a < 3,", "-a", "a ~ 3", "a < $(x)", "a < 1:2:"]
-)
+    "text",
+    ["", "src:", "< 3", "a <", "a < 3 4", "a, < 3", "a < 3,", "-a", "a ~ 3", "a < $(x)", "a < 1:2:", "a < foo",
+     "a < v3", "a = 1:v3", "a >= ~1", "a >= 1, < x"],
+)  # fmt: skip
 def test_what_is_no_relation_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         relation.parse(text)
