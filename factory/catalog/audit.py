@@ -103,6 +103,12 @@ def actions(connection: sqlite3.Connection) -> list[str]:
     return [row[0] for row in connection.execute("SELECT DISTINCT action FROM events ORDER BY action")]
 
 
+def actors(connection: sqlite3.Connection) -> set[str]:
+    """Everybody who did what stands in a log here: users, and fingerprints of signers."""
+    rows = connection.execute("SELECT DISTINCT actor, authenticated FROM events")
+    return {one for actor, is_signed in rows for one in (actor.split(",") if is_signed else [actor])}
+
+
 def images_of(connection: sqlite3.Connection, name: str, arch: str) -> list[Digest]:
     """The digests of all images and bases called so; `arch` empty: any."""
     sql = "SELECT digest FROM images WHERE name = ? AND (? = '' OR arch = ?) ORDER BY id"

@@ -88,6 +88,12 @@ def is_known(catalog: Catalog, target: str) -> bool:
     return bool(catalog.query(sql, [name, arch])[0]["there"])
 
 
+def refuse_unknown(catalog: Catalog, target: str) -> None:
+    """UsageError where there is no image, and no base, of the name NAME or NAME/ARCH."""
+    if not is_known(catalog, target):
+        raise _unknown(catalog, target, None)
+
+
 def by_id(catalog: Catalog, number: int) -> KnownImage:
     """The image of a row id."""
     return of_row(catalog.query(f"SELECT {COLUMNS} FROM images WHERE id = ?", [number])[0])

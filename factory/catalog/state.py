@@ -66,6 +66,11 @@ def assignments(catalog: Catalog, as_of: str | None = None) -> list[Assignment]:
     return [Assignment(**{**row, "digest": unpacked(row["digest"])}) for row in catalog.query(sql, {"as_of": as_of})]
 
 
+def channels(catalog: Catalog) -> set[str]:
+    """The names of all channels that an image ever stood in."""
+    return {row["channel"] for row in catalog.query("SELECT DISTINCT channel FROM channel_assignments")}
+
+
 def assignments_of_sets(
     catalog: Catalog, package_sets: Iterable[int], as_of: str | None = None
 ) -> list[tuple[Assignment, KnownImage]]:

@@ -59,11 +59,11 @@ def audit(
     layout = Layout(obj["folder"].resolve())
     with asking(layout, output.say) as catalog:
         found = flow.integrity(layout, catalog)
-        acted = flow.acted(layout, catalog, asked)
+        rows = tables.or_say(_rows(flow.acted(layout, catalog, asked), form), "no event fits what was asked for")
         if form == tables.JSON:
-            tables.stream_json(integrity_json(found), "events", map(_json, acted))
+            tables.stream_json(integrity_json(found), "events", rows)
         else:
-            tables.show(form, _ALL if form == tables.CSV else _COLUMNS, _rows(acted, form), list)
+            tables.show(form, _ALL if form == tables.CSV else _COLUMNS, rows, list)
     return tell(found)
 
 
@@ -128,6 +128,8 @@ def integrity_json(found: Integrity) -> dict[str, Any]:
 
 
 def _rows(acted: Iterator[Acted], form: str) -> Iterator[Row]:
+    if form == tables.JSON:
+        return map(_json, acted)
     if form == tables.CSV:
         return ({**_json(one), "details": one.event.details} for one in acted)
     return ({**_json(one), "who": one.who} for one in acted)

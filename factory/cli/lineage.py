@@ -16,7 +16,7 @@ from factory.tabular import Row
 
 if TYPE_CHECKING:
     from factory.catalog.details import Details
-    from factory.catalog.images import Listed
+    from factory.catalog.images import Listed, Wanted
     from factory.catalog.lineage import Relative
     from factory.catalog.state import Withdrawal
 
@@ -36,18 +36,33 @@ def images(
     as_json: bool, as_csv: bool,
 ) -> None:  # fmt: skip
     """The images that were baked, the newest first, and where they stand; of NAME or NAME/ARCH, or all."""
+    from factory.catalog import finding
     from factory.catalog import images as catalogued
+    from factory.compliance import naming
     from factory.compliance.asking import asking
 
     form = tables.form_of(as_json=as_json, as_csv=as_csv)
+    layout = Layout(obj["folder"].resolve())
     called, _, arch = (name or "").partition("/")
     wanted = catalogued.Wanted(called or None, arch or None, channel, times.moment(as_of))
-    with asking(Layout(obj["folder"].resolve()), output.say) as catalog:
+    with asking(layout, output.say) as catalog:
+        if name is not None:
+            finding.refuse_unknown(catalog, name)
+        if channel is not None:
+            naming.refuse_unknown_channel(layout, catalog, channel)
         found = catalog.streamed(catalogued.listed(catalog, wanted, limit))
+        rows = tables.or_say(map(_listed_json if form == tables.JSON else _listed_row, found), _none(name, wanted))
         if form == tables.JSON:
-            tables.stream_json({}, "images", map(_listed_json, found))
+            tables.stream_json({}, "images", rows)
         else:
-            tables.show(form, _COLUMNS, map(_listed_row, found), list)
+            tables.show(form, _COLUMNS, rows, list)
+
+
+def _none(name: str | None, wanted: Wanted) -> str:
+    """What to say where there is no such image."""
+    called = "" if name is None else f" called {tables.cell(name)}"
+    stood = "" if wanted.channel is None else f" in {tables.cell(wanted.channel)}"
+    return f"no image{called} is recorded{stood}" + ("" if wanted.as_of is None else f" as of {wanted.as_of}")
 
 
 def _listed_row(one: Listed) -> Row:

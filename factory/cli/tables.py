@@ -68,6 +68,16 @@ def line(text: str = "") -> None:
     sys.stdout.write(text + "\n")
 
 
+def or_say(rows: Iterable[Row], text: str) -> Iterator[Row]:
+    """The rows as they come; where there is none, `text` beside the answer."""
+    has_some = False
+    for row in rows:
+        has_some = True
+        yield row
+    if not has_some:
+        output.say(text)
+
+
 def section(title: str, columns: Sequence[str], rows: Iterable[Row]) -> None:
     """A table below a heading of its own; nothing where there are no rows."""
     remaining = iter(rows)

@@ -20,7 +20,7 @@ from factory.catalog.chain import Event
 from factory.catalog.check import Problem
 from factory.catalog.database import Catalog
 from factory.catalog.events import CHECKED
-from factory.digest import Digest
+from factory.digest import Digest, is_digest
 from factory.errors import FactoryError, TrustError, UsageError
 from factory.model import Layout
 from factory.release import standing
@@ -148,16 +148,20 @@ def acted(layout: Layout, catalog: Catalog, asked: Asked) -> Iterator[Acted]:
     names = {} if trusted is None else {key.public.fingerprint: key.name for key in trusted.keys.values()}
     sources = {row["id"]: row["name"] for row in catalog.query("SELECT id, name FROM sources")}
     wanted = Wanted(
-        actor=None if asked.actor is None else _actors(asked.actor, names),
+        actor=None if asked.actor is None else _actors(catalog, asked.actor, names),
         action=None if asked.action is None else _action(catalog, asked.action),
         images=None if asked.image is None else _images(catalog, asked.image),
         since=asked.since,
         until=asked.until,
         limit=asked.limit,
     )
-    for source, event in catalog.streamed(audit.events(catalog.connection, wanted)):
-        signers = event.actor.split(",") if event.authenticated else []
-        yield Acted(sources[source], event, tuple(names.get(Digest(one), one) for one in signers))
+    found = catalog.streamed(audit.events(catalog.connection, wanted))
+    return (Acted(sources[source], event, _signers(event, names)) for source, event in found)
+
+
+def _signers(event: Event, names: dict[Digest, str]) -> tuple[str, ...]:
+    signers = event.actor.split(",") if event.authenticated else []
+    return tuple(names.get(Digest(one), one) for one in signers)
 
 
 @dataclass(frozen=True)
@@ -192,12 +196,17 @@ def check(layout: Layout, catalog: Catalog) -> Checked:
     return Checked(problems, found[0] if found else None)
 
 
-def _actors(said: str, names: dict[Digest, str]) -> tuple[str, ...]:
-    """Each text that may stand as the actor of an event for what was asked."""
+def _actors(catalog: Catalog, said: str, names: dict[Digest, str]) -> tuple[str, ...]:
+    """Each text that may stand as the actor of an event for what was asked. UsageError: nobody is called so."""
     by_name = [fingerprint for fingerprint, name in names.items() if name == said]
     begins = [
         one for one in names if len(said) >= 6 and one.removeprefix("sha256:").startswith(said.removeprefix("sha256:"))
     ]
+    if not by_name and not begins and said not in (acted := audit.actors(catalog.connection)):
+        known = {*names.values(), *(one for one in acted if not is_digest(one))}
+        raise UsageError(
+            f"no event is of an actor {said[:80]!r}; {schema.suggestion(said[:80], known)}", where="--actor"
+        )
     return tuple(dict.fromkeys([said, *by_name, *begins]))
 
 

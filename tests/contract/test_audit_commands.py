@@ -131,7 +131,11 @@ def test_audit_takes_an_actor_by_name_fingerprint_or_user(made: Catalogued, run:
     both = run(made.root, "audit", "--actor", "bob", "--action", "promoted", "--json").json["events"]
     assert both
     assert all("bob" in one["names"] for one in both)
-    assert run(made.root, "audit", "--actor", "nobody").out == ""
+    nobody = run(made.root, "audit", "--actor", "nigthly", "--json", code=2)
+    assert nobody.json["error"]["message"] == "no event is of an actor 'nigthly'; did you mean \"nightly\"?"
+    none = run(made.root, "audit", "--actor", "bob", "--until", "2020-01-01")
+    assert (none.out, none.err.splitlines()[0]) == ("", "no event fits what was asked for")
+    assert run(made.root, "audit", "--action", "nosuch", "--json", code=2).json["error"]["where"] == "--action"
 
 
 def test_audit_takes_an_image_a_time_and_an_action(made: Catalogued, run: Run) -> None:

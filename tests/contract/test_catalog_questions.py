@@ -87,7 +87,20 @@ def test_images_of_a_name_a_channel_a_number(ask: Asker) -> None:
     assert len(ask("images", "web", "--csv").csv) == 2
     assert len(ask("images", f"web/{ARCH}", "--limit", "1", "--csv").csv) == 1
     assert [row["digest"] for row in ask("images", "--channel", "prod", "--csv").csv] == [ask.made.digests["web"]]
-    assert ask("images", "nosuch").out == ""
+
+
+def test_images_of_an_unknown_name_or_channel_is_refused_and_none_of_a_known_one_told(ask: Asker) -> None:
+    for form in ((), ("--json",), ("--csv",)):
+        assert "knows no image 'wbe'; did you mean \"web\"?" in told(ask("images", "wbe", *form, code=2))
+        assert "no channel 'prd'; did you mean \"prod\"?" in told(ask("images", "--channel", "prd", *form, code=2))
+        none = ask("images", "web", "--channel", "prod", "--as-of", "2026-01-02", *form)
+        assert "no image called web is recorded in prod as of 2026-01-02T00:00:00.000Z" in none.err
+    assert ask("images", "debian-12").err == "no image called debian-12 is recorded\n"
+
+
+def told(result: Result) -> str:
+    """What an error says, in whichever form."""
+    return result.out.replace('\\"', '"') + result.err
 
 
 def test_images_table_csv_and_json_say_the_same(ask: Asker) -> None:
