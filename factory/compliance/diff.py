@@ -19,7 +19,7 @@ from factory.catalog.contents import InstalledPackage
 from factory.catalog.database import Catalog
 from factory.catalog.details import Details
 from factory.catalog.finding import KnownImage
-from factory.digest import Digest
+from factory.digest import Digest, is_digest
 from factory.disk import manifest
 from factory.disk.manifest import Entry
 from factory.errors import DiskError
@@ -124,13 +124,21 @@ def markdown(found: Difference) -> str:
         lines += ["| " + " | ".join(map(_plain, row)) + " |" for row in rows] + [""]
     for what, title in (("input", "Inputs"), ("setting", "Settings of images.toml"), ("file", "Files")):
         changes = found.of(what)
-        lines += [f"## {title} ({_counts(changes)})", ""]
-        lines += [f"- {change.kind}: {_plain(change.name)}" for change in changes] + ([""] if changes else [])
+        counts = "not compared" if what == "file" and found.files_unknown else _counts(changes)
+        lines += [f"## {title} ({counts})", ""]
+        lines += [f"- {change.kind}: {_plain(change.name)}{_values(change)}" for change in changes]
+        lines += [""] if changes else []
     if found.files_unknown:
         lines += [f"The files were not compared: {_plain(found.files_unknown)}.", ""]
     elif not files:
         lines += ["Every file is the same.", ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _values(change: Change) -> str:
+    """What it was and is, as Markdown shows it; a digest is shortened."""
+    values = (value for value in (change.old, change.new) if value is not None)
+    return ": " + " → ".join(_plain(f"{one[:19]}…" if is_digest(one) else one) for one in values)
 
 
 def _counts(changes: list[Change]) -> str:

@@ -382,7 +382,9 @@ def test_diff_as_a_changelog(ask: Asker) -> None:
     text = ask("diff", ask.made.digests["old"], "web", "--markdown").out
     assert text.startswith("# web/amd64: what changed\n")
     assert "| openssl:amd64 | 3.0.11-1 | 3.0.15-1 | newer |" in text
-    assert "The files were not compared" in text
+    assert "## Files (not compared)\n\nThe files were not compared" in text
+    assert '- changed: vars: {"server": "old"} → {"server": "new"}\n' in text
+    assert f"- changed: playbook: {sha('old playbook')[:19]}… → {sha('playbooks/web.yml')[:19]}…\n" in text
     ask("diff", "web", "web", "--markdown", "--json", code=2)
 
 
