@@ -23,7 +23,8 @@ RESTORE = (
     "put a backup in its place, or begin anew (images.lock and the store do not need it): first move NAME, NAME-wal and"
     " NAME-shm away, all three"
 )
-CHECK = "factory catalog check says what else; {restore}"
+CHECK_COMMAND = "factory catalog check"
+CHECK = f"{CHECK_COMMAND} says what else; {{restore}}"
 _MINE = "the file and its folder must be yours to read and write: ls -l {folder}"
 _WAL_WRITER, _WAL_CHECKPOINT = 120, 121
 """Bytes of the -shm file that who writes, or moves the log into the file, locks (SQLite: wal.c, WAL_WRITE_LOCK)."""
@@ -79,7 +80,7 @@ def of(error: sqlite3.Error, path: Path) -> CatalogError:
         )
     if kind == sqlite3.SQLITE_CORRUPT or (kind is None and "decode" in str(error)):
         return damaged(path, str(error))
-    return CatalogError(f"the catalog cannot be used: {error}", where=where, hint="factory catalog check looks it over")
+    return CatalogError(f"the catalog cannot be used: {error}", where=where, hint=f"{CHECK_COMMAND} looks it over")
 
 
 def damaged(path: Path, what: str) -> CatalogError:

@@ -19,12 +19,14 @@ _MOST_NAMES = 2000
 
 @dataclass(frozen=True)
 class Numbers:
-    """`withdrawn`: golden images that are revoked, themselves or by an ancestor. `channels`: name -> how many images
+    """`withdrawn`: golden images that are revoked, themselves or by an ancestor; `revocations`: how many rows the view
+    `revoked` has. `channels`: name -> how many images
     stand there. `names`: of golden images, the first 2,000. `sources`: the catalogs whose rows are here."""
 
     images: int
     packages: int
     withdrawn: int
+    revocations: int
     running: int
     events: int
     last_event_at: str | None
@@ -44,6 +46,7 @@ def numbers(catalog: Catalog) -> Numbers:
         images=_count(catalog, "SELECT count(*) AS n FROM images WHERE kind = 'image' AND recorded_at IS NOT NULL"),
         packages=_count(catalog, "SELECT count(*) AS n FROM packages"),
         withdrawn=_withdrawn(catalog),
+        revocations=_count(catalog, "SELECT count(*) AS n FROM revoked"),
         running=_count(
             catalog,
             "SELECT count(*) AS n FROM instances"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from factory.catalog.state import Withdrawal
 
 _COLUMNS = ("name", "arch", "digest", "baked_at", "base", "packages", "checks", "channels", "instances", "revoked")
-_RELATIVES = ("relation", "depth", "name", "arch", "role", "digest", "recorded_at")
+_RELATIVES = ("relation", "depth", "name", "arch", "role", "digest", "recorded_at", "revoked_by")
 
 
 @click.command()
@@ -254,10 +254,11 @@ def _rows(
     from factory.catalog import lineage as walks
 
     if as_csv:
+        related = (("ancestor", above), ("itself", [walks.Relative(image, 0)]), ("descendant", below))
         rows = (
-            {"relation": relation, "depth": one.depth, "role": one.image.role, **one.image._asdict()}
-            for relation, found in (("ancestor", above), ("descendant", below))
-            for one in found
+            {"relation": relation, "recorded_at": one.image.recorded_at, **_relative_json(one, revoked_by)}
+            for relation, found in related
+            for one, revoked_by in _revoked_relatives(catalog, found, as_of)
         )
         tables.show(tables.CSV, _RELATIVES, rows, list)
         return
@@ -269,15 +270,29 @@ def _rows(
         "role": image.role,
         "revoked_by": withdrawn and withdrawn.digest,
         "revoked": withdrawn and {"name": withdrawn.name, "reason": withdrawn.reason, "at": withdrawn.at},
-        "ancestors": [_relative_json(one) for one in above],
+        "ancestors": [_relative_json(*one) for one in _revoked_relatives(catalog, above, as_of)],
     }
-    tables.stream_json(before, "descendants", map(_relative_json, below))
+    rows = (_relative_json(*one) for one in _revoked_relatives(catalog, below, as_of))
+    tables.stream_json(before, "descendants", rows)
 
 
-def _relative_json(one: Relative) -> dict[str, Any]:
+def _revoked_relatives(
+    catalog: Any, found: Iterable[Relative], as_of: str | None
+) -> Iterator[tuple[Relative, str | None]]:
+    """Each with the digest of what revoked it, asked for a number of them at once."""
+    from factory.catalog import lineage as walks
+
+    for part in walks.batches(found):
+        withdrawn = walks.withdrawn(catalog, [one.image.id for one in part], as_of)
+        for one in part:
+            yield one, withdrawn[one.image.id].digest if one.image.id in withdrawn else None
+
+
+def _relative_json(one: Relative, revoked_by: str | None) -> dict[str, Any]:
     image = one.image
     return {
         "digest": image.digest, "name": image.name, "arch": image.arch, "role": image.role, "depth": one.depth,
+        "revoked_by": revoked_by,
     }  # fmt: skip
 
 

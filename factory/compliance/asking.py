@@ -25,13 +25,16 @@ def asking(layout: Layout, say: Callable[[str], None]) -> Iterator[Catalog]:
             where=str(layout.catalog),
             hint="factory bake begins one; factory catalog import takes over what others exported",
         )
+    missed: CatalogError | None = None
     if layout.trust.is_dir():
         try:
             with Catalog.open(layout.catalog) as catalog:
                 standing.index(catalog, layout, *standing.ticketed(layout))
         except CatalogError as error:
-            say(f"what trust/ gained is not told to the catalog: {error.message}")
+            missed = error
     with Catalog.read(layout.catalog) as catalog, catalog.reading(), suspecting(catalog):
+        if missed is not None:  # said only of a catalog that can be read: else reading it says the same
+            say(f"what trust/ gained is not told to the catalog: {missed.message}")
         yield catalog
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from factory import schema
-from factory.catalog import attestations, audit, finding, signed
+from factory.catalog import attestations, audit, faults, finding, signed
 from factory.catalog import check as checking
 from factory.catalog.audit import Log, Wanted
 from factory.catalog.chain import Event
@@ -21,7 +21,7 @@ from factory.catalog.check import Problem
 from factory.catalog.database import Catalog
 from factory.catalog.events import CHECKED
 from factory.digest import Digest, is_digest
-from factory.errors import FactoryError, TrustError, UsageError
+from factory.errors import CatalogError, FactoryError, TrustError, UsageError
 from factory.model import Layout
 from factory.release import standing
 from factory.trust import dsse, heads, policy, promotions, revocations
@@ -179,9 +179,17 @@ class Checked:
 
 @contextmanager
 def opened(layout: Layout) -> Iterator[Catalog]:
-    """The catalog, to be looked over: not told of what trust/ gained, and nothing else is done to it. CatalogError."""
-    with Catalog.read(layout.catalog) as catalog, catalog.reading():
-        yield catalog
+    """The catalog, to be looked over: not told of what trust/ gained, and nothing else is done to it.
+
+    CatalogError, which does not advise to look it over.
+    """
+    try:
+        with Catalog.read(layout.catalog) as catalog, catalog.reading():
+            yield catalog
+    except CatalogError as error:
+        if not (error.hint or "").startswith(faults.CHECK_COMMAND):
+            raise
+        raise CatalogError(error.message, where=error.where, hint=faults.restore(layout.catalog)) from error
 
 
 def check(layout: Layout, catalog: Catalog) -> Checked:

@@ -264,6 +264,20 @@ def test_command_answers_or_explains_with_a_catalog(
     assert wrong == {}
 
 
+@pytest.mark.parametrize("change", [lambda data: data[: len(data) // 2], lambda data: b"x" * 16 + data[16:]])
+def test_damage_is_told_once_and_check_does_not_advise_itself(
+    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Callable[[bytes], bytes]
+) -> None:
+    root = made.copy(tmp_path)
+    changed(change)(root / ".factory/catalog.db")
+    code, said = held(capsys, root, ["images"])
+    assert (code, said.count("SQLite") + said.count("malformed")) == (3, 1)
+    code, said = held(capsys, root, ["catalog", "check"])
+    assert code == 3
+    assert "put a backup in its place" in said
+    assert "catalog check" not in said
+
+
 @contextmanager
 def holding(path: Path) -> Iterator[int]:
     """Another process that has the catalog for itself; its pid."""

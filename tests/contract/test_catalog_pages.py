@@ -271,7 +271,9 @@ def test_descendant_of_a_revoked_image_names_what_revoked_it(own: Server) -> Non
     page = read(own.get(image(own, "web")))
     assert "with base/amd64, which it descends from" in page.text
     assert "Not verified:" in page.text
-    assert re.search(r"Revoked images ?4", read(own.get("/")).text)
+    overview = read(own.get("/"))
+    assert re.search(r"Revoked images ?4 by 1 revocation", overview.text)
+    assert "/catalog/revoked" in overview.links
 
 
 def test_image_without_a_signature_is_not_verified(server: Server) -> None:

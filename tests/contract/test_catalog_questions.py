@@ -121,6 +121,11 @@ def test_revoked_ancestor_shows_on_every_descendant(ask: Asker) -> None:
     said = ask("lineage", "web", "--json").json
     assert said["revoked_by"] == hardened
     assert said["revoked"]["reason"] == reason
+    relatives = ask("lineage", "hardened", "--csv").csv
+    assert [row["revoked_by"] for row in relatives] == ["", "", *[hardened] * 3]
+    document = ask("lineage", "hardened", "--json").json
+    assert {one["revoked_by"] for one in document["ancestors"]} == {None}
+    assert {one["revoked_by"] for one in document["descendants"]} == {hardened}
     assert reason in ask("images").out
     before = ask("images", "--as-of", "2026-02-01", "--json").json["images"]
     assert {row["revoked_by"] for row in before} == {None}
@@ -193,7 +198,8 @@ def test_lineage_names_both_directions(ask: Asker) -> None:
 
 
 def test_lineage_in_every_form(ask: Asker, tmp_path: Path) -> None:
-    assert [row["relation"] for row in ask("lineage", "hardened", "--csv").csv] == ["ancestor"] * 2 + ["descendant"] * 2
+    relations = [row["relation"] for row in ask("lineage", "hardened", "--csv").csv]
+    assert relations == ["ancestor"] * 2 + ["itself"] + ["descendant"] * 2
     tree = ask("lineage", "hardened").out
     assert tree.index("debian-12") < tree.index("base/amd64") < tree.index("web/amd64")
     assert ask("lineage", "hardened", "--dot").out.startswith("digraph ")
