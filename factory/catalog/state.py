@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from factory.catalog.clock import now
 from factory.catalog.database import Catalog
 from factory.catalog.finding import COLUMNS, KnownImage
 from factory.digest import Digest, unpacked
+
+_IN_SETS = "(images.package_set IS NULL OR images.package_set IN (SELECT value FROM json_each(:sets)))"
 
 
 @dataclass(frozen=True)
@@ -73,38 +76,34 @@ def channels(catalog: Catalog) -> set[str]:
 
 def assignments_of_sets(
     catalog: Catalog, package_sets: Iterable[int], as_of: str | None = None
-) -> list[tuple[Assignment, KnownImage]]:
-    """Of `assignments`, those whose image is known and has one of these sets of packages, each with the image."""
+) -> tuple[list[tuple[Assignment, KnownImage]], list[Assignment]]:
+    """Of `assignments`, those of an image that has one of these sets of packages, each with the image; and those of an
+    image that is not known, or whose packages are not."""
     until = "" if as_of is None else "WHERE made_at <= :as_of"
     sql = (
         "SELECT held.source, held.channel, held.name, held.arch, held.digest, held.number, held.made_at,"
         f" held.attestation, {COLUMNS} FROM (SELECT id AS last, max(number) FROM channel_assignments {until}"
         " GROUP BY source, channel, name, arch) CROSS JOIN channel_assignments AS held ON held.id = last"
-        " CROSS JOIN images ON images.digest = held.digest"
-        " WHERE images.package_set IN (SELECT value FROM json_each(:sets))"
+        f" LEFT JOIN images ON images.digest = held.digest WHERE {_IN_SETS}"
         " ORDER BY held.channel, held.name, held.arch, held.source"
     )
-    found = []
-    for source, channel, name, arch, packed, number, made_at, attestation, row, _, *rest in catalog.connection.execute(
+    found, unknown = [], []
+    for source, channel, name, arch, packed, number, made_at, attestation, *image in catalog.connection.execute(
         sql, {"as_of": as_of, "sets": json.dumps(list(package_sets))}
     ):
         digest = unpacked(packed)
         assignment = Assignment(source, channel, name, arch, digest, number, made_at, attestation)
-        found.append((assignment, KnownImage(row, digest, *rest)))
-    return found
+        if (known := _with_packages(digest, image)) is not None:
+            found.append((assignment, known))
+        else:
+            unknown.append(assignment)
+    return found, unknown
 
 
-def assignments_unknown(catalog: Catalog, as_of: str | None = None) -> list[Assignment]:
-    """Of `assignments`, those of an image that is not known here, or whose packages are not."""
-    until = "" if as_of is None else "WHERE made_at <= :as_of"
-    sql = (
-        "SELECT held.source, held.channel, held.name, held.arch, held.digest, held.number, held.made_at,"
-        f" held.attestation FROM (SELECT id AS last, max(number) FROM channel_assignments {until}"
-        " GROUP BY source, channel, name, arch) CROSS JOIN channel_assignments AS held ON held.id = last"
-        " LEFT JOIN images ON images.digest = held.digest WHERE images.package_set IS NULL"
-        " ORDER BY held.channel, held.name, held.arch, held.source"
-    )
-    return [Assignment(**{**row, "digest": unpacked(row["digest"])}) for row in catalog.query(sql, {"as_of": as_of})]
+def _with_packages(digest: Digest, columns: list[Any]) -> KnownImage | None:
+    """The image of COLUMNS; None where it, or its packages, are not known."""
+    row, _, *rest = columns
+    return KnownImage(row, digest, *rest) if rest[-1] is not None else None
 
 
 def withdrawals(catalog: Catalog, as_of: str | None = None) -> dict[Digest, Withdrawal]:
@@ -133,31 +132,24 @@ def running(catalog: Catalog, as_of: str | None = None) -> list[Running]:
 
 def running_of_sets(
     catalog: Catalog, package_sets: Iterable[int], as_of: str | None = None
-) -> list[tuple[Running, KnownImage]]:
-    """Of `running`, those whose image is known and has one of these sets of packages, each with the image."""
+) -> tuple[list[tuple[Running, KnownImage]], list[Running]]:
+    """Of `running`, those of an image that has one of these sets of packages, each with the image; and those of an
+    image that is not known, or whose packages are not."""
     sql = (
-        f"SELECT source, fleet, generation, provider, native, launched_at, {COLUMNS}"
+        f"SELECT source, fleet, generation, provider, native, launched_at, instances.digest, {COLUMNS}"
         " FROM instances LEFT JOIN instance_ends ON instance = instances.id"
-        " CROSS JOIN images ON images.digest = instances.digest"
+        " LEFT JOIN images ON images.digest = instances.digest"
         " WHERE (ended_at IS NULL OR ended_at > :as_of) AND (:as_of IS NULL OR launched_at <= :as_of)"
-        " AND images.package_set IN (SELECT value FROM json_each(:sets)) ORDER BY fleet, generation, native"
+        f" AND {_IN_SETS} ORDER BY fleet, generation, native"
     )
-    found = []
-    for source, fleet, generation, provider, native, launched_at, row, packed, *rest in catalog.connection.execute(
+    found, unknown = [], []
+    for source, fleet, generation, provider, native, launched_at, packed, *image in catalog.connection.execute(
         sql, {"as_of": as_of, "sets": json.dumps(list(package_sets))}
     ):
         digest = unpacked(packed)
         running = Running(source, fleet, generation, provider, native, digest, launched_at)
-        found.append((running, KnownImage(row, digest, *rest)))
-    return found
-
-
-def running_unknown(catalog: Catalog, as_of: str | None = None) -> list[Running]:
-    """Of `running`, those of an image that is not known here, or whose packages are not."""
-    sql = (
-        "SELECT instances.source, fleet, generation, provider, native, instances.digest, launched_at FROM instances"
-        " LEFT JOIN instance_ends ON instance = instances.id LEFT JOIN images ON images.digest = instances.digest"
-        " WHERE (ended_at IS NULL OR ended_at > :as_of) AND (:as_of IS NULL OR launched_at <= :as_of)"
-        " AND images.package_set IS NULL ORDER BY fleet, generation, native"
-    )
-    return [Running(**{**row, "digest": unpacked(row["digest"])}) for row in catalog.query(sql, {"as_of": as_of})]
+        if (known := _with_packages(digest, image)) is not None:
+            found.append((running, known))
+        else:
+            unknown.append(running)
+    return found, unknown

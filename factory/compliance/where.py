@@ -148,19 +148,20 @@ def _of_packages(catalog: Catalog, asked: str, held: list[KnownPackage], as_of: 
     def held_by(image: KnownImage) -> Held:
         return found.sets[image.package_set or 0]
 
-    running = [Runs(one, image, held_by(image)) for one, image in state.running_of_sets(catalog, found.sets, as_of)]
-    standing = [Standing(one, held_by(image)) for one, image in state.assignments_of_sets(catalog, found.sets, as_of)]
+    running, running_unknown = state.running_of_sets(catalog, found.sets, as_of)
+    assigned, assigned_unknown = state.assignments_of_sets(catalog, found.sets, as_of)
+    runs = tuple(Runs(one, image, held_by(image)) for one, image in running)
+    standing = tuple(Standing(one, held_by(image)) for one, image in assigned)
+    unknown = Unknown("packages", tuple(running_unknown), tuple(assigned_unknown))
     streamed = (Found(image, holds) for image, holds in packages.images(catalog, found, as_of))
-    return Answer(
-        asked, None, found.packages, len(found.sets), found.images, tuple(standing), tuple(running),
-        lacking_packages(catalog, as_of), streamed,
-    )  # fmt: skip
+    return Answer(asked, None, found.packages, len(found.sets), found.images, standing, runs, unknown, streamed)
 
 
 def lacking_packages(catalog: Catalog, as_of: str | None = None) -> Unknown:
     """What runs or stands in a channel of images whose packages are not known here: it may have any."""
-    instances, channels = state.running_unknown(catalog, as_of), state.assignments_unknown(catalog, as_of)
-    return Unknown("packages", tuple(instances), tuple(channels))
+    _, running = state.running_of_sets(catalog, (), as_of)
+    _, assigned = state.assignments_of_sets(catalog, (), as_of)
+    return Unknown("packages", tuple(running), tuple(assigned))
 
 
 def _of_image(catalog: Catalog, asked: str, image: KnownImage, as_of: str | None) -> Answer:
