@@ -1,9 +1,9 @@
 """What runs in QEMU's place in quick tests: takes its arguments, and behaves like it where the provider looks.
 
 A real process with a real HTTP server on the forwarded port and QMP on the socket; the "disk" is a JSON file that says
-how its machine behaves: `boot_s` (until then connections are taken, and closed a moment later, as QEMU's forward does),
-`status` and `body` of /, `starts` (false: QEMU itself fails). A file `sick` in its folder makes it answer 500,
-a file `hung` not at all.
+how its machine behaves: `boot_s` (until then connections are taken, and closed after `closes_s`, as QEMU's forward
+does; soon, unless told otherwise), `status` and `body` of /, `starts` (false: QEMU itself fails). A file `sick` in its
+folder makes it answer 500, a file `hung` not at all.
 A disk of other text answers with it. `/slow?1.5` takes so many seconds; `/credentials` says what SMBIOS was given.
 """
 
@@ -107,7 +107,7 @@ def handler(behaves: dict[str, Any], credentials: list[str]) -> type[BaseHTTPReq
 
         def handle(self) -> None:
             if time.monotonic() - BEGAN < behaves.get("boot_s", 0):
-                time.sleep(0.3)
+                time.sleep(behaves.get("closes_s", 0.3))
                 return
             self.server.connections[self.client_address[1]] = "ESTABLISHED"  # type: ignore[attr-defined]
             super().handle()

@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -282,6 +282,27 @@ def test_a_tcp_fleet_is_healthy_where_the_port_is_open_inside(world: LocalWorld)
     assert [one.healthy for one in world.of(2)] == [False]
     with pytest.raises(ProviderError, match="no healthy"):
         world.provider.shift({2: 100})
+
+
+def test_guests_that_hang_hold_a_tcp_fleet_up_as_long_as_one_and_its_way_back_not_at_all(world: LocalWorld) -> None:
+    health = Health(tcp=80, successes=1, interval_s=0.5, timeout_s=2.0)
+    world = LocalWorld(world.root, dataclasses.replace(world.fleet, health=health, max=8))
+    world.up(1, 2)
+    world.provider.shift({1: 100})
+    hung = world.generation(2, boot_s=3600, closes_s=3600)
+    world.provider.launch(hung, 1)
+    one_s = seconds(world.provider.observe)
+    world.provider.launch(hung, 5)
+    assert seconds(world.provider.observe) < 2 * one_s
+    assert seconds(lambda: world.provider.shift({1: 100})) < one_s
+    assert [one.healthy for one in world.of(2)] == [False] * 5
+    assert [one.healthy for one in world.of(1)] == [True] * 2
+
+
+def seconds(work: Callable[[], object]) -> float:
+    begun = time.monotonic()
+    work()
+    return time.monotonic() - begun
 
 
 def test_what_serves_belongs_to_no_run_and_dies_with_nobody(world: LocalWorld, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,15 +133,16 @@ class LocalProvider:
     def _weighed(
         self, percent: Mapping[int, int], running: Mapping[str, Guest], draining: frozenset[str]
     ) -> list[Server]:
-        """What HAProxy is to have for these weights. ProviderError where somebody is to get traffic and cannot."""
+        """What HAProxy is to have for these weights. ProviderError where somebody is to get traffic and cannot.
+        Those that are to get none are not asked how they are: they may hang."""
         taking = [guest for guest in running.values() if guest.id not in draining]
-        wanted = [guest.id for guest in taking if percent.get(guest.tag.generation)]
+        wanted = {guest.id for guest in taking if percent.get(guest.tag.generation)}
         seen = self.front.checked(wanted)
         guests = [self._addressed(guest, seen) for guest in running.values() if not guest.leaving]
-        health = self._health(guests, seen)
+        health = self._health([guest for guest in guests if guest.id in wanted], seen)
         healthy: dict[int, list[str]] = {}
         for guest in sorted(guests, key=lambda guest: guest.id):
-            if guest.id not in draining and guest.id in seen and seen[guest.id].up and health.get(guest.id):
+            if guest.id in seen and seen[guest.id].up and health.get(guest.id):
                 healthy.setdefault(guest.tag.generation, []).append(guest.id)
         idle = [generation for generation, share in sorted(percent.items()) if share and generation not in healthy]
         if idle:
@@ -168,7 +169,7 @@ class LocalProvider:
     def _health(self, guests: Iterable[Guest], seen: Mapping[str, Seen]) -> dict[str, bool | None]:
         """Id -> healthy. A TCP port is asked by us: behind QEMU's forward every connection is accepted."""
         if self.fleet.health.http is None:
-            return {guest.id: tcp.is_open(self.guests, guest) for guest in guests}
+            return tcp.are_open(self.guests, guests)
         return {guest.id: seen[guest.id].healthy for guest in guests if guest.id in seen}
 
 
