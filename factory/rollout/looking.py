@@ -13,7 +13,7 @@ from factory.catalog import fleet_orders, rollouts
 from factory.catalog.database import Catalog
 from factory.digest import Digest
 from factory.model import Layout
-from factory.rollout import drift, providers, spec
+from factory.rollout import drift, providers, spec, trusted
 from factory.rollout import fleet as fleets
 from factory.rollout.drift import Drift, Standing
 from factory.rollout.engine import TRUST_S, Trust
@@ -21,6 +21,20 @@ from factory.rollout.fleet import Serving
 from factory.rollout.flow import LayoutTrust
 from factory.rollout.model import FleetSpec, Image
 from factory.rollout.sight import Seen, Sight
+
+
+@dataclass(frozen=True)
+class FleetTrust(LayoutTrust):
+    """Those of a checkout, read anew each time, and what a fleet asks of an image that it has several instances of."""
+
+    fleet: FleetSpec
+
+    def refusal(self, image: Image) -> str | None:
+        """Why an image may not be launched; None where it may."""
+        refused = super().refusal(image)
+        if refused is not None or (writes := trusted.state_writes(self.layout, self.fleet, image)) is None:
+            return refused
+        return f"{writes.message}; {writes.hint}"
 
 
 @dataclass
@@ -72,7 +86,7 @@ def look(layout: Layout, catalog: Catalog, name: str) -> Look:
     is_rolling = known is not None and known.ended is None
     seen = sight.look(time.time()) if is_rolling else steady(sight, time.time, time.sleep)
     serving = fleets.settled(catalog, name, seen.observed)
-    ground = Ground(wanted, LayoutTrust(layout), images_of(catalog, name))
+    ground = Ground(wanted, FleetTrust(layout, wanted), images_of(catalog, name))
     standing = ground.standing(serving, seen, _rolling(known), time.time())
     ended = fleet_orders.end(catalog, name)
     drifts = drift.find(standing)

@@ -11,17 +11,16 @@ from dataclasses import dataclass, field, replace
 
 from factory.catalog import fleet_orders, rollouts
 from factory.catalog.database import Catalog
-from factory.errors import ConflictError, ProviderError, TrustError, UsageError
+from factory.errors import ConflictError, ProviderError, SpecError, TrustError, UsageError
 from factory.model import Layout
+from factory.rollout import drift, heal, log, plan, providers, spec, trusted
 from factory.rollout import fleet as fleets
-from factory.rollout import heal, log, plan, providers, spec
 from factory.rollout.acting import Hand, rollout_of
-from factory.rollout.drift import Standing
+from factory.rollout.drift import Kind, Standing
 from factory.rollout.engine import AGAIN_S
 from factory.rollout.fleet import Serving
-from factory.rollout.flow import LayoutTrust
 from factory.rollout.heal import End, Limits, Move, Progress
-from factory.rollout.looking import Ground, between_s, images_of, steady
+from factory.rollout.looking import FleetTrust, Ground, between_s, images_of, steady
 from factory.rollout.model import Action, FleetSpec, Generation, Retire, Shift
 from factory.rollout.sight import Seen, Sight
 
@@ -59,10 +58,12 @@ class Mender:
     _problem: str = ""
 
     def run(self) -> Mended:
-        """Turn after turn. Raises ConflictError where the lease is lost, ProviderError where nobody answers."""
+        """Turn after turn. Raises ConflictError where the lease is lost, ProviderError where nobody answers, SpecError
+        where something is to be launched and the fleet's files are not as they must be."""
         standing = self._stand(steady(self.sight, self.clock, self.sleep))
         progress = heal.begin(standing, self.clock())
         while True:
+            self._refuse_files(standing)
             now = self.clock()
             refused = self.ground.said(self.serving, now)[1]
             move = heal.advance(standing, self.limits, progress, refused, now)
@@ -75,6 +76,11 @@ class Mender:
             progress = self._act(move, standing, now)
             self.sleep(between_s(self.sight))
             standing = self._stand(self._see())
+
+    def _refuse_files(self, standing: Standing) -> None:
+        found = {one.kind for one in drift.find(standing)}
+        if found & self.limits.mends & {Kind.MISSING, Kind.UNHEALTHY}:
+            refuse_files(self.hand.fleet)
 
     def _tidy(self, standing: Standing) -> None:
         """What was launched and did not come does not come later, when nobody asks whether it may still run."""
@@ -134,13 +140,21 @@ def mender(layout: Layout, catalog: Catalog, fence: int, wanted: FleetSpec, limi
     serving = fleets.settled(catalog, wanted.name, provider.observe())
     if serving is None:
         raise nothing_serves(catalog, wanted.name)
-    papers = LayoutTrust(layout)
+    papers = FleetTrust(layout, wanted)
     rollout = rollout_of(catalog, wanted.name, serving.generation) or ""
     generation = Generation(serving.generation, serving.image, rollout)
     written = log.Log(log.path_of(layout, wanted.name))
     hand = Hand(catalog, provider, wanted, fence, generation, papers.refusal, written)
     ground = Ground(wanted, papers, images_of(catalog, wanted.name))
     return Mender(hand, ground, serving, limits, Sight(provider, wanted.health), tell=tell)
+
+
+def refuse_files(fleet: FleetSpec) -> None:
+    """Raises SpecError where the files that instances are given are missing, or not private."""
+    if faults := spec.file_faults(fleet):
+        raise SpecError(
+            "\n".join(faults), where=f"fleet.{fleet.name}", hint="nothing is launched before that is mended"
+        )
 
 
 def refuse_rollout(catalog: Catalog, name: str) -> None:
@@ -177,8 +191,8 @@ def scale(layout: Layout, name: str, size: int | None, tell: Tell) -> Mended:
     """Have so many instances of the image that serves; None: as many as fleets.toml says. It stays so: drift, healing
     and rollouts go by it, until fleets.toml says another size than now.
 
-    Raises ConflictError (7) while a rollout goes on, UsageError (2) outside of min and max, TrustError (6) where more
-    are wanted and the image may not be launched.
+    Raises ConflictError (7) while a rollout goes on, UsageError (2) outside of min and max, where more are wanted
+    TrustError (6) if the image may not be launched, SpecError (2) if the fleet's files are not as they must be.
     """
     with Catalog.open(layout.catalog) as catalog, fleets.leased(catalog, name) as fence:
         written = spec.find(layout.root, name)
@@ -191,7 +205,7 @@ def scale(layout: Layout, name: str, size: int | None, tell: Tell) -> Mended:
                 hint="both stand in fleets.toml",
             )
         who = mender(layout, catalog, fence, wanted, Limits(mends=heal.SCALES), tell)
-        _refuse_growth(who, wanted)
+        _refuse_growth(layout, who, wanted)
         if (most := plan.most_instances(wanted, wanted.size)) > wanted.max:
             tell(f"a rollout would have up to {most} instances and be refused: max is {wanted.max}")
         if fleets.sized(catalog, written).size != wanted.size:
@@ -200,14 +214,17 @@ def scale(layout: Layout, name: str, size: int | None, tell: Tell) -> Mended:
         return who.run()
 
 
-def _refuse_growth(who: Mender, wanted: FleetSpec) -> None:
+def _refuse_growth(layout: Layout, who: Mender, wanted: FleetSpec) -> None:
     assert who.serving is not None
-    there = len(who.hand.provider.observe().of(who.serving.generation))
-    refused = who.hand.refusal(who.serving.image) if wanted.size > there else None
-    if refused is not None:
-        image = who.serving.image
+    image = who.serving.image
+    if wanted.size <= len(who.hand.provider.observe().of(who.serving.generation)):
+        return
+    if (writes := trusted.state_writes(layout, wanted, image)) is not None:
+        raise writes
+    if (refused := who.hand.refusal(image)) is not None:
         raise TrustError(
             f"{image.name}/{image.arch} {image.digest[:19]}… is not launched: {refused}",
             where=f"fleet {wanted.name}",
             hint=f"factory rollout apply {wanted.name} brings what may run",
         )
+    refuse_files(wanted)

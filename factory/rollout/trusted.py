@@ -58,6 +58,20 @@ def revoked(layout: Layout, digest: Digest, who: str, now: datetime | None = Non
     return objection.message if isinstance(objection, RevokedError) else None
 
 
+def state_writes(layout: Layout, fleet: FleetSpec, image: Image, now: datetime | None = None) -> TrustError | None:
+    """Why a fleet may not have as many of an image as it is to have: it was not seen to write only to its state. None
+    where it may, or where the papers do not hold: that is for `refusal` to say."""
+    try:
+        vouched = _vouched(layout, image.digest, f"{image.name}/{image.arch}", now or datetime.now(UTC))
+    except FactoryError:
+        return None
+    try:
+        _refuse_state_writes(fleet, vouched)
+    except TrustError as error:
+        return error
+    return None
+
+
 def _objection(layout: Layout, digest: Digest, who: str, now: datetime | None) -> FactoryError | None:
     try:
         _vouched(layout, digest, who, now or datetime.now(UTC))
@@ -107,7 +121,7 @@ def _reference(layout: Layout, vouched: Vouched, place: str) -> str:
 
 def _refuse_state_writes(fleet: FleetSpec, vouched: Vouched) -> None:
     """Instances are disposable and alike: one that keeps something of its own is refused where there are several."""
-    if fleet.size == 1 or fleet.allow_state_writes:
+    if fleet.size <= 1 or fleet.allow_state_writes:
         return
     outcomes = {check.outcome for check in vouched.checks if check.name == STATE}
     if outcomes != {"passed"}:

@@ -23,6 +23,7 @@ from factory.model import Layout
 from factory.rollout import acting, log, providers
 from factory.rollout.model import FleetSpec, State
 from factory.rollout.providers import Provider
+from factory.verify.built_in import STATE
 
 
 @pytest.fixture
@@ -296,6 +297,70 @@ def test_scale_of_fleets_toml_takes_the_place_of_what_was_said(shop: Shop) -> No
 def test_scale_outside_of_min_and_max_is_refused(shop: Shop, size: str, says: str) -> None:
     assert says in shop.run("fleet", "scale", "web", size, code=2).err
     assert len(shop.world.instances) == 3
+
+
+# --- what several instances must not be, and what they are given
+
+
+@pytest.fixture
+def writing(tmp_path: Path, capsys: pytest.CaptureFixture[str], simulated: None) -> Iterator[Shop]:
+    """A fleet of one instance, of an image that was not seen to write only to its state."""
+    made = rollout_factory.build(tmp_path, capsys)
+    made.release("writes", **{STATE: "skipped"})
+    sized(made, size=1, least=1)
+    made.rollout("apply", "web")
+    yield made
+    made.end_all()
+
+
+WRITES = f"was not seen to write only to its state ({STATE}: skipped), and the fleet has 3 instances"
+
+
+def test_scale_to_several_of_an_image_that_keeps_something_is_refused(writing: Shop) -> None:
+    said = writing.run("fleet", "scale", "web", "3", code=6).err
+    assert WRITES in said
+    assert "allow_state_writes = true" in said
+    assert [row["size"] for row in writing.run("fleet", "list", "--json").json["fleets"]] == [1]
+    assert len(writing.world.launched) == 1
+    path = writing.signed.root / "fleets.toml"
+    path.write_text(path.read_text().replace("size = 1", "allow_state_writes = true\nsize = 1"))
+    writing.run("fleet", "scale", "web", "3")
+
+
+def test_healing_launches_no_second_of_an_image_that_keeps_something(writing: Shop) -> None:
+    change(writing, lose)
+    writing.run("drift", "web", "--heal")
+    assert len(writing.world.launched) == 2, "one instance may be replaced"
+    sized(writing, size=3, least=1)
+    change(writing, lambda world: add(world, 9, sha("somebody else's")))
+    found = writing.run("drift", "web", "--json", code=5).json
+    assert (kinds(found), WRITES in found["refused"]) == ({"missing": 2, "wrong-image": 1}, True)
+    said = writing.run("drift", "web", "--heal", "--budget", "3", code=6).err
+    assert WRITES in said
+    assert "allow_state_writes = true" in said
+    assert len(writing.world.launched) == 2
+    assert kinds(writing.run("drift", "web", "--json", code=5).json) == {"missing": 2}, "what was wrong is gone"
+    sized(writing, size=1, least=1)
+    writing.run("drift", "web")
+
+
+def test_secret_that_others_can_read_is_refused_where_something_is_launched(shop: Shop) -> None:
+    secret, path = shop.signed.root / "database", shop.signed.root / "fleets.toml"
+    secret.write_text("postgres://secret")
+    path.write_text(path.read_text() + '[fleet.web.external]\nDATABASE_URL = { path = "database" }\n')
+    secret.chmod(0o644)
+    shop.run("drift", "web", "--heal")
+    shop.run("fleet", "scale", "web", "2")
+    change(shop, lambda world: add(world, 8, shop.releases[0]))
+    shop.run("drift", "web", "--heal")
+    for command in (["fleet", "scale", "web", "3"], ["drift", "web", "--heal"]):
+        change(shop, lambda world: lose(world, len(world.instances) - 1))
+        assert f"chmod 600 {secret}" in shop.run(*command, code=2).err
+    assert len(shop.world.launched) == 3
+    assert [row["size"] for row in shop.run("fleet", "list", "--json").json["fleets"]] == [2]
+    assert kinds(shop.run("drift", "web", "--json", code=5).json) == {"missing": 1}
+    secret.chmod(0o600)
+    shop.run("drift", "web", "--heal")
 
 
 # --- list, show, destroy
