@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from factory.cli import output, tables
-from factory.cli.rollout_live import drawn
+from factory.cli.rollout_live import SHOWN, drawn, warn_of
 from factory.errors import DriftError, FactoryError, ProviderError, TrustError, UsageError
 from factory.model import Layout
 
@@ -57,21 +57,23 @@ def _reading(layout: Layout) -> Catalog:
 
 def _rows(layout: Layout, catalog: Catalog) -> Iterator[dict[str, Any]]:
     from factory.catalog import fleet_orders, rollouts
-    from factory.rollout import destroying, spec, view
     from factory.rollout import fleet as fleets
+    from factory.rollout import lookup, view
 
-    written = spec.load(layout.root) if (layout.root / spec.FILE).is_file() else {}
+    written, unused = lookup.written(layout)
+    if unused is not None:
+        output.warn(tables.cell(f"{unused}; {SHOWN}"))
     for name in sorted({*written, *rollouts.fleet_names(catalog)}):
         if name not in written and rollouts.last(catalog, name) is None:
             continue  # another factory's
-        picture = view.gather(layout, catalog, destroying.spec_of(layout, catalog, name), time.time())
+        picture = view.gather(layout, catalog, lookup.among(layout, catalog, name).fleet, time.time())
         if name not in written and not picture.observed.instances and picture.unseen is None:
             continue
         is_seen = picture.unseen is None
         serving = fleets.settled(catalog, name, picture.observed)
         ended = fleet_orders.end(catalog, name)
         notes = [
-            "" if name in written else "not in fleets.toml",
+            "" if name in written or unused is not None else "not in fleets.toml",
             _ENDED.get(ended or "", ""),
             "" if is_seen else f"not seen: {picture.unseen}",
         ]
@@ -105,12 +107,14 @@ def _traffic(picture: Picture) -> str | None:
 def show(obj: dict[str, Any], /, name: str, as_json: bool) -> None:
     """FLEET as it runs now: its generations, instances, weights, its last rollout, how many there are to be."""
     from factory.catalog import fleet_orders
-    from factory.rollout import destroying, view
+    from factory.rollout import lookup, view
     from factory.rollout.tree import Line, tree
 
     layout = Layout(obj["folder"].resolve())
     with _reading(layout) as catalog:
-        picture = view.gather(layout, catalog, destroying.spec_of(layout, catalog, name), time.time())
+        found = lookup.among(layout, catalog, name)
+        warn_of(found)
+        picture = view.gather(layout, catalog, found.fleet, time.time())
         ended = fleet_orders.end(catalog, name)
     wanted = picture.fleet
     if as_json:
@@ -189,12 +193,12 @@ def destroy(obj: dict[str, Any], /, name: str, yes: bool, as_json: bool) -> None
 
     Interrupted, the same command goes on. Exit 7 while a rollout goes on.
     """
-    from factory.rollout import destroying
+    from factory.rollout import destroying, lookup
 
     layout = Layout(obj["folder"].resolve())
     if not yes:
         with _reading(layout) as catalog:
-            wanted = destroying.spec_of(layout, catalog, name)
+            wanted = lookup.among(layout, catalog, name).fleet
         raise UsageError(
             f"this ends the fleet {wanted.name} and all of its instances",
             where="--yes",

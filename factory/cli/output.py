@@ -30,6 +30,11 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
+def warn(text: str) -> None:
+    """A line about what is not as it should be, and holds nothing up."""
+    say(f"{colour('warning:', 'yellow', 'bold')} {text}")
+
+
 def data(text: str) -> None:
     """A line of the answer."""
     print(text, flush=True)  # noqa: T201

@@ -150,7 +150,7 @@ def _drive(layout: Layout, fleet: str, wanted: _Wanted) -> None:
     from factory.rollout import view
     from factory.rollout.model import State
 
-    live = Live(layout, fleet, EVENTS if wanted.events else NOTHING if wanted.as_json else TREE)
+    live = Live(layout, fleet, EVENTS if wanted.events else NOTHING if wanted.as_json else TREE, drives=True)
     failed: FactoryError | None = None
     status: Status | None = None
     try:

@@ -15,12 +15,16 @@ from factory.model import Layout
 
 if TYPE_CHECKING:
     from factory.rollout.engine import Turn
+    from factory.rollout.lookup import Found
     from factory.rollout.metrics import Event
     from factory.rollout.picture import Picture
     from factory.rollout.tree import Line
 
 LOOK_S = 1.0
 """Between two looks at what another process drives."""
+
+SHOWN = "what was planned is shown"
+"""What holds where fleets.toml cannot be used."""
 
 _DRAW_S = 0.5
 _MOODS = {"good": ("green",), "bad": ("red",), "soft": ("dim",), "strong": ("bold",), "plain": ()}
@@ -31,11 +35,15 @@ class Live:
     """A fleet on standard error. `form`: TREE (a line for each event where there is no terminal), EVENTS (each a line
     of JSON), or NOTHING."""
 
-    def __init__(self, layout: Layout, fleet: str, form: str = TREE) -> None:
-        from factory.rollout import spec
+    def __init__(self, layout: Layout, fleet: str, form: str = TREE, *, drives: bool = False) -> None:
+        """`drives`: goes on with a rollout that is under way, or begins one, for which fleets.toml must be right.
+        Raises as `lookup.among` does."""
+        from factory.rollout import lookup
         from factory.rollout.log import Known
 
-        self._layout, self._spec = layout, spec.find(layout.root, fleet)
+        found = lookup.find(layout, fleet, begins=drives)
+        warn_of(found, "what was planned goes on" if drives else SHOWN)
+        self._layout, self._spec = layout, found.fleet
         self._form = form
         self._is_terminal = form == TREE and sys.stderr.isatty()
         self._drawn = 0
@@ -137,6 +145,12 @@ def drawn(line: Line, columns: int | None = None, *, to_answer: bool = False) ->
         text = text[: columns - 1] + "…"
     stream = sys.stdout if to_answer else sys.stderr
     return output.colour(text, *_MOODS[line.mood], stream=stream) if _MOODS[line.mood] else text
+
+
+def warn_of(found: Found, then: str = SHOWN) -> None:
+    """Say why fleets.toml was not used, where it was not, and what holds instead."""
+    if found.unused is not None:
+        output.warn(tables.cell(f"{found.unused}; {then}"))
 
 
 def said(event: Event) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from factory.cli import output
+from factory.cli.rollout_live import warn_of
 from factory.errors import UsageError
 from factory.model import Layout
 
@@ -23,7 +24,7 @@ def metrics(obj: dict[str, Any], /, fleet: str | None, is_all: bool, path: Path 
 
     --to: for the textfile collector of node_exporter. --listen: gathered anew for each who asks, until Ctrl-C.
     """
-    from factory.rollout import measuring, spec
+    from factory.rollout import lookup, measuring
     from factory.rollout import metrics as written
 
     if is_all == (fleet is not None):
@@ -31,7 +32,10 @@ def metrics(obj: dict[str, Any], /, fleet: str | None, is_all: bool, path: Path 
     if path is not None and listen is not None:
         raise UsageError("--to and --listen exclude each other", where="--listen")
     layout = Layout(obj["folder"].resolve())
-    fleets = list(spec.load(layout.root).values()) if fleet is None else [spec.find(layout.root, fleet)]
+    found = lookup.everyone(layout) if fleet is None else [lookup.find(layout, fleet)]
+    if found:
+        warn_of(found[0])  # it is the same for all
+    fleets = [one.fleet for one in found]
     if path is not None:
         written.write(path, measuring.text(layout, fleets))
     elif listen is not None:

@@ -16,28 +16,22 @@ from factory.catalog.database import Catalog
 from factory.errors import ProviderError
 from factory.model import Layout
 from factory.rollout import fleet as fleets
-from factory.rollout import log, providers, spec
+from factory.rollout import log, lookup, providers
 from factory.rollout.acting import Hand
 from factory.rollout.engine import AGAIN_S
 from factory.rollout.mending import Tell, refuse_rollout
-from factory.rollout.model import FleetSpec, Observation, Retire, Shift
-
-
-def spec_of(layout: Layout, catalog: Catalog, name: str) -> FleetSpec:
-    """A fleet of fleets.toml; of one that stands there no more, as its last rollout knew it. Raises UsageError."""
-    written = spec.load(layout.root) if (layout.root / spec.FILE).is_file() else {}
-    known = None if name in written else rollouts.last(catalog, name)
-    if known is not None:
-        return fleets.plan_of(known).fleet
-    return fleets.sized(catalog, written[name]) if name in written else spec.find(layout.root, name)
+from factory.rollout.model import Observation, Retire, Shift
 
 
 def destroy(layout: Layout, name: str, tell: Tell) -> tuple[str, ...]:
     """End a fleet; the ids of the instances that went. Raises ConflictError (7) while a rollout goes on, ProviderError
     (3) where something does not go."""
     with Catalog.open(layout.catalog) as catalog, fleets.leased(catalog, name) as fence:
-        wanted = spec_of(layout, catalog, name)
+        found = lookup.among(layout, catalog, name)
+        wanted = found.fleet
         refuse_rollout(catalog, name)
+        if found.unused is not None:
+            tell(f"{found.unused}; it is ended as it was planned")
         written = log.Log(log.path_of(layout, name))
         hand = Hand(catalog, providers.connect(layout, wanted), wanted, fence, log=written)
         return Destroyer(hand, tell=tell).run()

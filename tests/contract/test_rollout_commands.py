@@ -6,7 +6,7 @@ import json
 import signal
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -374,6 +374,57 @@ def test_rollback_of_a_rollout_that_goes_on_only_brings_it_back(running: Shop) -
     driving.kill()
     assert "runs what it ran before" in running.rollout("rollback", "web").err
     assert running.running == {running.releases[1]}
+
+
+# --- a file that is broken meanwhile
+
+BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "fault": (lambda path: path.write_text(f"{path.read_text()}[fleet.other]\nprovider = 'lcoal'\n"), "fleet.other"),
+    "no toml": (lambda path: path.write_text("[fleet"), "not valid TOML"),
+    "gone": (Path.unlink, "there is no fleets.toml here"),
+    "renamed": (lambda path: path.write_text(path.read_text().replace("fleet.web", "fleet.wob")), 'no fleet "web"'),
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_fleets_toml_that_is_broken_holds_no_rollout_up_that_is_under_way(running: Shop, name: str) -> None:
+    running.fleet(pause_s=1000)
+    driving = running.start("rollout", "apply", "web")
+    running.until(lambda status: status.state == State.ANALYSING)
+    driving.kill()
+    break_it, why = BREAKS[name]
+    break_it(running.signed.root / "fleets.toml")
+    for command in (["rollout", "status", "web"], ["rollout", "metrics", "web"], ["fleet", "show", "web"]):
+        said = running.run(*command)
+        assert said.err.startswith("warning: fleets.toml cannot be used: ")
+        assert why in said.err
+        assert said.err.endswith("; what was planned is shown\n")
+        assert said.err.count("\n") == 1
+        assert running.releases[1][:19] in said.out
+    assert "it is ANALYSING" in running.rollout("wait", "web", "--timeout", "0", code=10).err
+    assert running.run("fleet", "list", "--json").json["fleets"][0]["rollout"] == "ANALYSING"
+    running.rollout("promote", "web")
+    assert "; what was planned goes on\n" in running.rollout("apply", "web").err
+    assert running.running == {running.releases[1]}
+    assert running.rollout("watch", "web").err.count("warning: ") == 1
+    for beginning in ("apply", "plan", "rollback"):
+        refused = running.rollout(beginning, "web", code=2).err
+        assert why in refused
+        assert "warning" not in refused
+    assert running.running == {running.releases[1]}
+
+
+def test_rollout_under_way_is_brought_back_though_fleets_toml_is_broken(running: Shop) -> None:
+    running.fleet(pause_s=1000)
+    driving = running.start("rollout", "apply", "web")
+    running.until(lambda status: status.state == State.ANALYSING)
+    driving.kill()
+    BREAKS["fault"][0](running.signed.root / "fleets.toml")
+    assert "runs what it ran before" in running.rollout("rollback", "web").err
+    assert running.running == {running.releases[0]}
+    assert "factory_fleet_size" in running.rollout("metrics", "--all").out
+    assert "it is ended as it was planned" in running.run("fleet", "destroy", "web", "--yes").err
+    assert "fleet.other" in running.rollout("metrics", "--all", code=2).err
 
 
 # --- trust
