@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from factory.cli import output, rollout_metrics, tables
-from factory.cli.rollout_live import EVENTS, LOOK_S, NOTHING, TREE, Live, drawn
+from factory.cli.rollout_live import EVENTS, LOOK_S, NOTHING, TREE, Lasting, Live, drawn, undriven
 from factory.errors import (
     ConflictError,
     DriftError,
@@ -260,6 +260,7 @@ def watch(obj: dict[str, Any], /, fleet: str, as_json: bool) -> None:
                 shown = document
         else:
             live.show(picture)
+            live.heed(picture)
         if picture.status is None and not as_json:
             output.say(f"{fleet} never had a rollout")
         if picture.status is None or picture.status.state in TERMINAL:
@@ -314,8 +315,9 @@ def _awaited(layout: Layout, fleet: str, wanted: _Awaited) -> Known:
     from factory.rollout import fleet as fleets
     from factory.rollout import flow
 
-    ends, rollout = time.monotonic() + wanted.timeout_s, None
+    ends, rollout, lasting = time.monotonic() + wanted.timeout_s, None, Lasting()
     while True:
+        driven = flow.is_driven(layout, fleet)
         known = flow.awaited(layout, fleet, rollout, wanted.digest)
         if known is None and wanted.digest is None:
             raise UsageError(f"{fleet} never had a rollout", hint=f"factory rollout apply {fleet}")
@@ -325,6 +327,7 @@ def _awaited(layout: Layout, fleet: str, wanted: _Awaited) -> Known:
                 return known
             status, rollout = fleets.status_of(known), known.id  # another one may begin between two looks
             told = f"it is {status.state}"
+            lasting.tell(*undriven(fleet, driven=driven))
             if status.paused:
                 raise WaitError(
                     f"it is paused: {status.why_paused}", hint=f"factory rollout resume {fleet}, promote or abort"
@@ -337,11 +340,14 @@ def _awaited(layout: Layout, fleet: str, wanted: _Awaited) -> Known:
 def _order(obj: dict[str, Any], fleet: str, wanted: Order, *, as_json: bool) -> None:
     from factory.rollout import flow
 
-    known = flow.order(Layout(obj["folder"].resolve()), fleet, wanted)
+    layout = Layout(obj["folder"].resolve())
+    driven = flow.is_driven(layout, fleet)
+    known = flow.order(layout, fleet, wanted)
     if as_json:
         output.document({"fleet": fleet, "rollout": known.id, "order": str(wanted)})
     else:
         output.say(f"{fleet}: {wanted}: told to {known.id}; factory rollout watch {fleet} follows it")
+    Lasting().tell(*undriven(fleet, driven=driven))
 
 
 @rollout.command()

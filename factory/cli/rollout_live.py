@@ -50,6 +50,7 @@ class Live:
         self._drawn_at = 0.0
         self._known = Known()
         self._told = 0
+        self._unseen, self._undriven = Lasting(), Lasting()
 
     def picture(self) -> Picture:
         """How the fleet looks now. Asks the provider."""
@@ -109,14 +110,24 @@ class Live:
         if self._is_terminal:
             self._draw(picture)
         elif self._form == TREE and picture.plan is not None:
+            name = picture.fleet.name
+            unseen = None if picture.unseen is None else f"{name}: its instances cannot be seen: {picture.unseen}"
+            self._unseen.tell(unseen, f"{name}: its instances are seen again")
             of = f"of {len(picture.plan.stages)}  {picture.plan.target.digest}"
             for event in picture.events:
                 if event.number > self._told:
                     paused = f"  paused ({event.paused})" if event.paused else ""
                     notes = f"  {'; '.join(event.notes)}" if event.notes else ""
-                    text = f"{picture.fleet.name}: {event.state}, step {event.step} {of}{paused}{notes}"
+                    text = f"{name}: {event.state}, step {event.step} {of}{paused}{notes}"
                     output.say(tables.cell(text))
                     self._told = event.number
+
+    def heed(self, picture: Picture) -> None:
+        """Tell that nobody drives what has not ended, where no tree does."""
+        from factory.rollout.model import TERMINAL
+
+        if self._form == TREE and not self._is_terminal and picture.status and picture.status.state not in TERMINAL:
+            self._undriven.tell(*undriven(picture.fleet.name, driven=picture.driven))
 
     # --- drawing
 
@@ -136,6 +147,26 @@ class Live:
         if self._drawn:
             sys.stderr.write(f"\x1b[{self._drawn}F\x1b[J")
             self._drawn = 0
+
+
+class Lasting:
+    """What may be so for a while: told when it comes to be, and when it is over."""
+
+    def __init__(self) -> None:
+        self._is_so = False
+
+    def tell(self, text: str | None, over: str) -> None:
+        """`text`: what is so, None: nothing; `over`: what is said of that after it was."""
+        if (text is not None) != self._is_so:
+            self._is_so = text is not None
+            output.say(tables.cell(text or over))
+
+
+def undriven(fleet: str, *, driven: bool) -> tuple[str | None, str]:
+    """For `Lasting`: that nobody drives a rollout which has not ended."""
+    from factory.rollout.picture import nobody_drives
+
+    return None if driven else f"{fleet}: {nobody_drives(fleet)}", f"{fleet}: somebody drives it again"
 
 
 def drawn(line: Line, columns: int | None = None, *, to_answer: bool = False) -> str:
@@ -173,6 +204,10 @@ def said(event: Event) -> str:
             what = f"{more['instance']} is not healthy any more"
         case "verdict":
             what = f"analysis: {more['verdict']}"
+        case "unreachable":
+            what = "its provider cannot be asked"
+        case "reachable":
+            what = "its provider answers again"
         case "problem":
             what = "not done, and tried again"
         case other:

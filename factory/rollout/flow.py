@@ -19,7 +19,7 @@ from factory.digest import Digest
 from factory.errors import FactoryError, RollbackFailedError, RolledBackError, UsageError
 from factory.model import Layout
 from factory.rollout import fleet as fleets
-from factory.rollout import log, machine, providers, spec, trusted
+from factory.rollout import log, machine, providers, spec, trusted, view
 from factory.rollout.engine import Around, Engine, Turn
 from factory.rollout.model import Image, Order, Plan, State, Status
 from factory.rollout.preparing import FORWARD, Wish, prepare
@@ -165,6 +165,15 @@ def last_ended(layout: Layout, name: str) -> str | None:
     with Catalog.read(layout.catalog) as catalog:
         known = rollouts.last(catalog, name)
         return known.id if known is not None and known.ended is not None else None
+
+
+def is_driven(layout: Layout, name: str) -> bool:
+    """Whether a living process works on a fleet. To be asked before whether its rollout has ended: who drives lets go
+    after that."""
+    if not layout.catalog.is_file():
+        return False
+    with Catalog.read(layout.catalog) as catalog:
+        return view.is_driven(catalog, name)
 
 
 def awaited(layout: Layout, name: str, rollout: str | None, digest: Digest | None) -> rollouts.Known | None:

@@ -29,20 +29,25 @@ def path_of(layout: Layout, fleet: str) -> Path:
 
 @dataclass(frozen=True)
 class Known:
-    """What was told already: whose health, and what the analysis had come to."""
+    """What was told already: whose health, what the analysis had come to, and whether the provider answered."""
 
     healthy: frozenset[str] = frozenset()
     finding: Finding | None = None
+    answers: bool = True
 
     def after(self, turn: Turn) -> Known:
         """With what a turn told."""
-        return Known(turn.facts.healthy, turn.facts.finding or self.finding)
+        facts = turn.facts
+        return Known(facts.healthy, facts.finding or self.finding, facts.unreachable is None)
 
 
 def events(turn: Turn, known: Known) -> Iterator[Event]:
     """What is new in a turn, each event with the digest of the image that it is about."""
     plan, status, before = turn.plan, turn.status, turn.before
     told = Event(turn.at, plan.fleet.name, plan.rollout, plan.generation, plan.target.digest, "state")
+    unreachable = turn.facts.unreachable
+    if known.answers != (unreachable is None):
+        yield replace(told, what="reachable" if unreachable is None else "unreachable", told=unreachable or "")
     for one in turn.facts.observed.instances:
         if one.id in known.healthy and one.id in turn.facts.ill:
             why = turn.answers[one.id].why if one.id in turn.answers else "its provider says so"

@@ -44,6 +44,11 @@ class Picture:
         return self.answers[one.id].healthy
 
 
+def nobody_drives(fleet: str) -> str:
+    """What is to be said of a rollout that has not ended, and on which no living process works."""
+    return f"nobody drives it: factory rollout apply {fleet} goes on with it"
+
+
 def wanted_weights(picture: Picture) -> Mapping[int, int]:
     """The weights that are wanted in this state."""
     plan, status = picture.plan, picture.status

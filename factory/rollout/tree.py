@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from factory.digest import Digest
 from factory.rollout.model import TERMINAL, Instance, Plan, State, Status
-from factory.rollout.picture import Picture, waiting, wanted_weights
+from factory.rollout.picture import Picture, nobody_drives, waiting, wanted_weights
 
 MOST_ROWS = 60
 _NARROW = 72
@@ -77,7 +77,7 @@ def _rollout(picture: Picture, plan: Plan, status: Status, room: Room) -> Iterat
     if status.state not in TERMINAL and status.no_return_at is not None:
         yield Line("  past the point of no return", "soft")
     if status.state not in TERMINAL and not picture.driven:
-        yield Line(f"  nobody drives it: factory rollout apply {picture.fleet.name} goes on with it", "bad")
+        yield Line(f"  {nobody_drives(picture.fleet.name)}", "bad")
 
 
 def _generation(picture: Picture, number: int, room: Room, most: int, *, is_last: bool) -> Iterator[Line]:

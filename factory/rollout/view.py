@@ -29,6 +29,7 @@ _MOST_STATES = 2000
 
 def gather(layout: Layout, catalog: Catalog, wanted: FleetSpec, at: float) -> Picture:
     """How a fleet looks now."""
+    driven = is_driven(catalog, wanted.name)  # asked first: whoever drives lets go only once the end is written down
     known = rollouts.last(catalog, wanted.name)
     plan = None if known is None else fleets.plan_of(known)
     fleet = wanted if plan is None or known is None or known.ended is not None else plan.fleet
@@ -39,7 +40,6 @@ def gather(layout: Layout, catalog: Catalog, wanted: FleetSpec, at: float) -> Pi
         answers = health.probe_all(addresses, fleet.health)
     except FactoryError as error:
         unseen = error.message
-    holder = rollouts.holder(catalog, wanted.name)
     return Picture(
         fleet,
         at,
@@ -49,8 +49,14 @@ def gather(layout: Layout, catalog: Catalog, wanted: FleetSpec, at: float) -> Pi
         observed,
         unseen,
         answers,
-        holder is not None and fleets.is_alive(holder),
+        driven,
     )
+
+
+def is_driven(catalog: Catalog, fleet: str) -> bool:
+    """Whether a living process works on a fleet."""
+    holder = rollouts.holder(catalog, fleet)
+    return holder is not None and fleets.is_alive(holder)
 
 
 def of_turn(turn: Turn) -> Picture:

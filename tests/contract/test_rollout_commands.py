@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 import rollout_factory
 from rollout_factory import Shop, numbers
+from simulated_provider import SimulatedProvider
 
 from factory.catalog import check
 from factory.catalog.database import Catalog
+from factory.errors import ProviderError
 from factory.rollout import log
-from factory.rollout.model import TERMINAL, State
+from factory.rollout.model import TERMINAL, Observation, State
 
 
 @pytest.fixture
@@ -534,6 +536,63 @@ def test_watch_tells_each_event_with_its_digest(running: Shop) -> None:
     said = running.rollout("watch", "web").err
     driving.ended(0)
     assert f"SUCCEEDED, step 3 of 3  {running.releases[1]}" in said
+
+
+NOBODY = "web: nobody drives it: factory rollout apply web goes on with it\n"
+
+
+def test_orders_wait_and_watch_say_once_that_nobody_drives(running: Shop) -> None:
+    running.fleet(pause_s=1000)
+    driving = running.start("rollout", "apply", "web")
+    running.until(lambda status: status.state == State.ANALYSING)
+    running.rollout("wait", "web", "--timeout", "0.3", code=10)
+    followers = [running.start("rollout", command, "web") for command in ("wait", "watch")]
+    followers[1].says("ANALYSING")
+    assert NOBODY not in running.rollout("pause", "web").err
+    assert NOBODY not in running.rollout("resume", "web").err
+    running.until(lambda status: not status.paused)
+    driving.kill()
+    for follower in followers:
+        follower.says(NOBODY)
+    assert running.rollout("wait", "web", "--timeout", "0.5", code=10).err.count(NOBODY) == 1
+    assert running.rollout("promote", "web", "--full", "--json").err == NOBODY
+    running.rollout("apply", "web")
+    for follower in followers:
+        assert follower.ended(0).count(NOBODY) == 1
+
+
+def test_provider_that_cannot_be_asked_is_told_once_and_when_it_is_back(
+    running: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, observe = running.signed.root / "gone", SimulatedProvider.observe
+
+    def observed(provider: SimulatedProvider) -> Observation:
+        if gone.exists():
+            raise ProviderError("the credentials have expired")
+        return observe(provider)
+
+    monkeypatch.setattr(SimulatedProvider, "observe", observed)
+    running.fleet(pause_s=1000)
+    driving = running.start("rollout", "apply", "web")
+    running.until(lambda status: status.state == State.ANALYSING)
+    watching = running.start("rollout", "watch", "web")
+    watching.says("ANALYSING")
+    gone.touch()
+    driving.says(f"web: its provider cannot be asked  {running.releases[1]}  the credentials have expired\n")
+    watching.says("web: its instances cannot be seen: the credentials have expired\n")
+    time.sleep(0.5)  # some turns
+    gone.unlink()
+    driving.says("web: its provider answers again")
+    watching.says("web: its instances are seen again")
+    running.rollout("promote", "web", "--full")
+    assert driving.ended(0).count("cannot be asked") == 1
+    assert watching.ended(0).count("cannot be seen") == 1
+    lines = map(json.loads, log.path_of(running.signed.layout, "web").read_text().splitlines())
+    told = [(one["event"], one["message"], one["digest"]) for one in lines if "reachable" in one["event"]]
+    assert told == [
+        ("unreachable", "the credentials have expired", running.releases[1]),
+        ("reachable", "", running.releases[1]),
+    ]
 
 
 def test_catalog_is_whole_after_all_that(running: Shop) -> None:
