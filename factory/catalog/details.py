@@ -12,6 +12,8 @@ from factory.catalog.database import Catalog
 from factory.catalog.events import Check
 from factory.catalog.finding import KnownImage
 from factory.digest import Digest, packed, unpacked
+from factory.trust import dsse, promotions
+from factory.trust.promotions import Waiver
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,18 @@ class Location:
 
 @dataclass(frozen=True)
 class Promoted:
-    """A promotion of an image; `in_force` while no later one took its place in the channel."""
+    """A promotion of an image; `in_force` while no later one took its place in the channel.
+
+    `requirements` (name -> passed or waived) and `waivers` are what its `envelope` says; nothing is verified here.
+    """
 
     channel: str
     number: int
     made_at: str
     in_force: bool
+    envelope: Digest
+    requirements: Mapping[str, str]
+    waivers: tuple[Waiver, ...]
 
 
 @dataclass(frozen=True)
@@ -182,11 +190,19 @@ def _promotions(catalog: Catalog, image: KnownImage, as_of: str | None) -> tuple
     sql = (
         "SELECT channel, number, made_at, number = (SELECT max(number) FROM channel_assignments"
         " WHERE source = held.source AND channel = held.channel AND name = held.name AND arch = held.arch"
-        " AND (:as_of IS NULL OR made_at <= :as_of)) AS in_force FROM channel_assignments AS held"
+        " AND (:as_of IS NULL OR made_at <= :as_of)) AS in_force, envelope FROM channel_assignments AS held"
+        " JOIN (SELECT id, envelope FROM attestations) AS signed ON signed.id = held.attestation"
         " WHERE digest = :digest AND (:as_of IS NULL OR made_at <= :as_of) ORDER BY made_at DESC, channel"
     )
     rows = catalog.query(sql, {"digest": packed(image.digest), "as_of": as_of})
-    return tuple(Promoted(**{**row, "in_force": bool(row["in_force"])}) for row in rows)
+    return tuple(_promoted(**row) for row in rows)
+
+
+def _promoted(channel: str, number: int, made_at: str, in_force: int, envelope: bytes) -> Promoted:
+    """A promotion with what its envelope says. TamperedError where that cannot be read."""
+    signed = dsse.parse(envelope, f"promotion {number} to {channel[:80]}")
+    said = promotions.read(signed)
+    return Promoted(channel, number, made_at, bool(in_force), signed.digest, said.requirements, said.waivers)
 
 
 def _instances(catalog: Catalog, image: KnownImage, as_of: str | None) -> tuple[Machine, ...]:

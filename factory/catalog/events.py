@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -50,6 +50,11 @@ class Check:
     duration_s: float = 0.0
     message: str = ""
     exempted: bool = False
+
+
+def told(counts: Mapping[str, int]) -> str:
+    """Outcome -> how many, in words: `12 passed, 1 skipped`; empty where there is none."""
+    return ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
 
 
 def begin_run(catalog: Catalog, run: str, command: str) -> None:

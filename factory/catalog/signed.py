@@ -74,7 +74,13 @@ def _entry(connection: sqlite3.Connection, number: int, envelope: Envelope, sour
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             [*_assignment(envelope), source, number],
         )
-        details = {"number": said.number, "replaces": said.replaces, "made_at": text(said.made_at)}
+        details = {
+            "number": said.number,
+            "replaces": said.replaces,
+            "made_at": text(said.made_at),
+            "requirements": dict(said.requirements),
+            "waivers": [waiver.plain() for waiver in said.waivers],
+        }
         return chain.Entry(action, f"{said.channel}: {said.image}", said.digest, details=details)
     if kind == statements.REVOCATION:
         event = revocations.read(envelope)

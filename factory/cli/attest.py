@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from factory.cli import output
+from factory.cli.promotions import odd
 from factory.errors import SpecError, StoreError, TrustError
 from factory.model import Layout
 
@@ -117,7 +118,7 @@ def _facts(piece: Piece) -> str:
 
     if piece.kind == flow.PROMOTION:
         promotion = promotions.read(piece.envelope)
-        return f"to {promotion.channel}, number {promotion.number}"
+        return "; ".join([f"to {promotion.channel}, number {promotion.number}", *odd(promotion)])
     if piece.kind == flow.REVOCATION:
         return f"revoked: {revocations.read(piece.envelope).reason}"
     if piece.kind == flow.PROVENANCE:

@@ -16,7 +16,7 @@ from factory.tabular import Row
 if TYPE_CHECKING:
     from factory.compliance.audit import Acted, Integrity
 
-_COLUMNS = ("at", "who", "action", "subject", "image", "event")
+_COLUMNS = ("at", "who", "action", "subject", "image", "event", "note")
 _ALL = (
     "source",
     "event",
@@ -28,6 +28,7 @@ _ALL = (
     "subject",
     "image",
     "attestation",
+    "note",
     "details",
 )
 
@@ -148,6 +149,7 @@ def _json(one: Acted) -> Row:
         "subject": event.subject,
         "image": event.image,
         "attestation": event.attestation,
+        "note": one.note,
         "details": _details(event.details),
     }
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from factory.catalog.state import Withdrawal
 
 _COLUMNS = ("name", "arch", "digest", "baked_at", "base", "packages", "checks", "channels", "instances", "revoked")
+_PROMOTIONS = ("channel", "number", "made_at", "in_force", "signers", "verdict", "envelope", "waivers")
 _RELATIVES = ("relation", "depth", "name", "arch", "role", "digest", "recorded_at", "revoked_by")
 
 
@@ -88,7 +89,9 @@ def _listed_json(one: Listed) -> dict[str, Any]:
 
 
 def _checks(counts: Any) -> str | None:
-    return ", ".join(f"{count} {outcome}" for outcome, count in counts.items()) or None
+    from factory.catalog.events import told
+
+    return told(counts) or None
 
 
 def _revoked(withdrawn: Withdrawal | None) -> str | None:
@@ -107,14 +110,18 @@ def show(obj: dict[str, Any], /, target: str, as_of: str | None, as_json: bool, 
     NAME is the image recorded last; DIGEST may be shortened.
     """
     from factory.catalog import details, finding, lineage
+    from factory.compliance import attested
     from factory.compliance.asking import asking
 
     form = tables.form_of(as_json=as_json, as_csv=as_csv)
     moment = times.moment(as_of)
-    with asking(Layout(obj["folder"].resolve()), output.say) as catalog:
+    layout = Layout(obj["folder"].resolve())
+    with asking(layout, output.say) as catalog:
         image = finding.one(catalog, target, moment)
         found = details.details(catalog, image, moment)
-        document = _details_json(found, lineage.revoked_by(catalog, image.id, moment))
+        judged = attested.promotions_of(layout, catalog, image.digest)
+        promoted = attested.promotion_rows(found.promotions, judged)
+        document = _details_json(found, promoted, lineage.revoked_by(catalog, image.id, moment))
     if form == tables.JSON:
         output.document(document)
     elif form == tables.CSV:
@@ -123,7 +130,7 @@ def show(obj: dict[str, Any], /, target: str, as_of: str | None, as_json: bool, 
         _tell(found, document)
 
 
-def _details_json(found: Details, withdrawn: Withdrawal | None) -> dict[str, Any]:
+def _details_json(found: Details, promoted: list[dict[str, Any]], withdrawn: Withdrawal | None) -> dict[str, Any]:
     image, last = found.image, found.bakes[0] if found.bakes else None
     return {
         "digest": image.digest,
@@ -150,7 +157,7 @@ def _details_json(found: Details, withdrawn: Withdrawal | None) -> dict[str, Any
         "inputs": {} if last is None else dict(last.inputs),
         "spec": dict(found.spec),
         "checks": [vars(one) for one in found.checks],
-        "promotions": [vars(one) for one in found.promotions],
+        "promotions": [{**row, "waivers": [waiver.plain() for waiver in row["waivers"]]} for row in promoted],
         "instances": [vars(one) for one in found.instances],
         "attestations": [{**vars(one), "signers": list(one.signers)} for one in found.papers],
     }  # fmt: skip
@@ -193,7 +200,8 @@ def _tell(found: Details, said: dict[str, Any]) -> None:
     tables.section("Inputs", ("input", "digest"), inputs)
     unusual = [one for one in said["checks"] if one["outcome"] != "passed"]
     tables.section("Checks that did not pass", ("test", "outcome", "exempted", "message"), unusual)
-    tables.section("Promotions", ("channel", "number", "made_at", "in_force"), said["promotions"])
+    promoted = [{**row, "waivers": one.waivers} for row, one in zip(said["promotions"], found.promotions, strict=True)]
+    tables.section("Promotions", _PROMOTIONS, promoted)
     places = ("fleet", "generation", "provider", "native", "launched_at", "ended_at")
     tables.section("Instances", places, said["instances"])
     tables.section("Signed (not verified here: factory attest verify)", ("predicate_type", "made_at", "signers"),

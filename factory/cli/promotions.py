@@ -49,15 +49,7 @@ def promotion_json(said: Promotion) -> dict[str, Any]:
         "replaces": said.replaces,
         "approvers": list(said.approvers),
         "requirements": dict(said.requirements),
-        "waivers": [
-            {
-                "requirement": one.requirement,
-                "owner": one.owner,
-                "reason": one.reason,
-                "expires_at": text(one.expires_at),
-            }
-            for one in said.waivers
-        ],
+        "waivers": [waiver.plain() for waiver in said.waivers],
         "allow_older": said.allow_older,
         "cve": None if said.cve is None else said.cve.plain(),
     }

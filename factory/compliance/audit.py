@@ -24,7 +24,7 @@ from factory.digest import Digest, is_digest
 from factory.errors import CatalogError, FactoryError, TrustError, UsageError
 from factory.model import Layout
 from factory.release import standing
-from factory.trust import dsse, heads, policy, promotions, revocations
+from factory.trust import dsse, heads, policy, promotions, revocations, statements
 from factory.trust.authority import Authority
 from factory.trust.dsse import Envelope
 from factory.trust.policy import Policy
@@ -39,6 +39,10 @@ ACTIONS = frozenset(
     }
 )  # fmt: skip
 """What an event may be called."""
+
+_NOTED = frozenset(
+    signed.ACTIONS[kind] for kind in (statements.PROMOTION, statements.REVOCATION, statements.KEY_REVOCATION)
+)
 
 
 @dataclass(frozen=True)
@@ -102,18 +106,21 @@ class Integrity:
         return [*said, *(str(one) for one in self.held if one.proves_tampering)]
 
     def covered(self, log: Log) -> int:
-        """Up to which event the promotions that count prove a log."""
+        """Up to which event the promotions that count prove a log; none from its first break on."""
         fits = (one for one in self.held if one.by and one.result == FITS and one.catalog == log.catalog)
-        return max((one.length for one in fits), default=0)
+        before = log.breaks[0].seq if log.breaks else log.length + 1
+        return max((one.length for one in fits if one.length < before), default=0)
 
 
 @dataclass(frozen=True)
 class Acted:
-    """An event as people read it. `source`: the log's name; `names`: of the signers, as far as the policy has them."""
+    """An event as people read it. `source`: the log's name; `names`: of the signers, as far as the policy has them;
+    `note`: why, of a revocation, and what a promotion waives."""
 
     source: str
     event: Event
     names: tuple[str, ...]
+    note: str | None = None
 
     @property
     def who(self) -> str:
@@ -156,12 +163,27 @@ def acted(layout: Layout, catalog: Catalog, asked: Asked) -> Iterator[Acted]:
         limit=asked.limit,
     )
     found = catalog.streamed(audit.events(catalog.connection, wanted))
-    return (Acted(sources[source], event, _signers(event, names)) for source, event in found)
+    return (Acted(sources[source], event, _signers(event, names), _note(catalog, event)) for source, event in found)
 
 
 def _signers(event: Event, names: dict[Digest, str]) -> tuple[str, ...]:
     signers = event.actor.split(",") if event.authenticated else []
     return tuple(names.get(Digest(one), one) for one in signers)
+
+
+def _note(catalog: Catalog, event: Event) -> str | None:
+    """Read from the envelope that the event names: what older versions wrote of a promotion does not say it."""
+    if event.attestation is None or event.action not in _NOTED:
+        return None
+    rows = catalog.query("SELECT envelope FROM attestations WHERE digest = ?", [event.attestation])
+    try:
+        envelope = dsse.parse(rows[0]["envelope"] if rows else b"", "the envelope")
+        if event.action == signed.ACTIONS[statements.PROMOTION]:
+            waived = promotions.read(envelope).waivers
+            return f"waived: {'; '.join(map(str, waived))}" if waived else None
+        return revocations.read(envelope).reason
+    except TrustError as error:
+        return f"cannot be read: {error.message}"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,12 @@ from factory.catalog import chain, contents, details, finding, images, lineage
 from factory.catalog.clock import text
 from factory.catalog.database import Catalog
 from factory.catalog.details import Details
+from factory.catalog.events import told
 from factory.catalog.finding import KnownImage
 from factory.catalog.images import Listed, Wanted
 from factory.catalog.state import Withdrawal
-from factory.compliance import graph
-from factory.compliance.signatures import Judgement, judge
+from factory.compliance import attested, graph
+from factory.compliance.attested import Attested
 from factory.digest import hex_of
 from factory.errors import FactoryError, ToolError, UsageError
 from factory.model import Layout
@@ -55,7 +56,7 @@ class Subject:
     ancestors: tuple[lineage.Relative, ...]
     descendants: tuple[lineage.Relative, ...]
     withdrawn: Withdrawal | None
-    judgement: Judgement
+    signed: Attested
     folder: str
 
     @property
@@ -134,12 +135,15 @@ def gather(layout: Layout, catalog: Catalog, listed: Listed, now: datetime, fold
         tuple(lineage.ancestors(catalog, image.id)),
         tuple(lineage.descendants(catalog, image.id)),
         listed.withdrawn,
-        judge(layout, image.digest, now),
+        attested.attested(layout, catalog, image.digest, now),
         folder,
     )
 
 
-_IMAGE = ("name", "arch", "digest", "recorded_at", "base", "packages", "channels", "instances", "signatures", "revoked")
+_IMAGE = (
+    "name", "arch", "digest", "recorded_at", "base", "packages", "checks", "channels", "instances", "signatures",
+    "revoked",
+)  # fmt: skip
 
 
 def _row(subject: Subject) -> dict[str, Any]:
@@ -152,12 +156,17 @@ def _row(subject: Subject) -> dict[str, Any]:
         "recorded_at": image.recorded_at,
         "base": listed.base,
         "packages": listed.packages,
-        "checks": dict(listed.checks),
+        "checks": told(listed.checks),
         "channels": list(listed.channels),
         "instances": listed.instances,
-        "signatures": "verified" if subject.judgement.ok else "not verified",
+        "signatures": subject.signed.verdict,
         "revoked": subject.withdrawn and subject.withdrawn.reason,
     }
+
+
+def promotion_rows(subject: Subject) -> list[dict[str, Any]]:
+    """The promotions of an image, with who signed them."""
+    return attested.promotion_rows(subject.details.promotions, subject.signed.by_envelope)
 
 
 def tables_of(subject: Subject) -> dict[str, tuple[tuple[str, ...], list[Any]]]:
@@ -165,7 +174,7 @@ def tables_of(subject: Subject) -> dict[str, tuple[tuple[str, ...], list[Any]]]:
     found, image = subject.details, subject.image
     last = found.bakes[0] if found.bakes else None
     facts = {
-        **_row(subject), "checks": None, "role": image.role, "builder": image.builder, "tree": found.tree,
+        **_row(subject), "role": image.role, "builder": image.builder, "tree": found.tree,
         "bake_key": last and last.bake_key, "parent": last and last.parent,
         "settings": json.dumps(found.spec, sort_keys=True, ensure_ascii=False),
         **{f"artifact {one.format}": one.digest for one in found.artifacts},
@@ -189,12 +198,12 @@ def tables_of(subject: Subject) -> dict[str, tuple[tuple[str, ...], list[Any]]]:
             [vars(check) for check in found.checks],
         ),
         "signers.csv": (
-            ("what", "envelope", "at", "signers", "problem"),
-            [vars(one) for one in subject.judgement.signed],
+            ("what", "made_at", "signers", "verdict", "problem", "in_force", "envelope"),
+            [{**vars(one), "verdict": one.verdict, "in_force": not one.is_past} for one in subject.signed.statements],
         ),
         "promotions.csv": (
-            ("channel", "number", "made_at", "in_force"),
-            [vars(promotion) for promotion in found.promotions],
+            ("channel", "number", "made_at", "in_force", "signers", "verdict", "problem", "waivers", "envelope"),
+            [{**row, "waivers": "; ".join(map(str, row["waivers"]))} for row in promotion_rows(subject)],
         ),
         "instances.csv": (
             ("fleet", "generation", "provider", "native", "launched_at", "ended_at", "reason"),
@@ -216,6 +225,7 @@ def _write_one(report: _Report, subject: Subject) -> None:
     values = {
         "subject": subject,
         "row": _row(subject),
+        "promotions": promotion_rows(subject),
         "last": subject.details.bakes[0] if subject.details.bakes else None,
         "svg": drawing.svg(graph.around(report.catalog, subject.image)),
         "files": [*tables, *(["sbom.cdx.json"] if document is not None else [])],
@@ -257,8 +267,11 @@ def _environment() -> jinja2.Environment:
 
 
 def _when(moment: datetime | str | None) -> str:
-    """A time as people read it; empty for None."""
-    if moment is None:
+    """A time as people read it; empty for none, and the text itself where it is no time."""
+    if not moment:
         return ""
-    read = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
-    return f"{read:%Y-%m-%d %H:%M:%S} UTC"
+    try:
+        read = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+        return f"{read.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    except (ValueError, OverflowError):
+        return str(moment)

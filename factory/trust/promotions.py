@@ -49,6 +49,14 @@ class Waiver:
     reason: str
     expires_at: datetime
 
+    def plain(self) -> dict[str, str]:
+        """As statements and documents say it."""
+        end = time_text(self.expires_at)
+        return {"requirement": self.requirement, "owner": self.owner, "reason": self.reason, "expires_at": end}
+
+    def __str__(self) -> str:
+        return f"{self.requirement} ({self.owner}, until {time_text(self.expires_at)}: {self.reason})"
+
 
 @dataclass(frozen=True)
 class CatalogHead:
@@ -96,13 +104,9 @@ class Promotion:
             "replaces": self.replaces,
             "baked_at": time_text(self.baked_at),
             "requirements": [{"name": name, "result": result} for name, result in sorted(self.requirements.items())],
-            "waivers": [
-                {"requirement": waiver.requirement, "owner": waiver.owner, "reason": waiver.reason,
-                 "expires_at": time_text(waiver.expires_at)}
-                for waiver in self.waivers
-            ],
+            "waivers": [waiver.plain() for waiver in self.waivers],
             "allow_older": self.allow_older,
-        }  # fmt: skip
+        }
         if self.log is not None:
             said["catalog"] = {"id": self.log.catalog, "length": self.log.length, "digest": self.log.digest}
         if self.cve is not None:

@@ -23,6 +23,7 @@ from factory.digest import Digest
 from factory.disk import manifest
 from factory.disk.manifest import Entry
 from factory.model import Layout, LockedImage
+from factory.trust.promotions import Waiver
 
 HOSTILE = "<script>alert(1)</script>'; DROP TABLE images; --\x1b[31m"
 
@@ -88,6 +89,14 @@ def build(folder: Path) -> Catalogued:
             if ended is not None:
                 fleets.end_instance(catalog, number, day(ended), "scaled down")
     return made
+
+
+def waive(made: Catalogued) -> None:
+    """Promote `web` to prod once more, with a waiver."""
+    waiver = Waiver("no-cve:low", "bob", "<b>because</b>", datetime(2030, 1, 1, tzinfo=UTC))
+    requirements = {"verified": "passed", "no-cve:low": "waived"}
+    said = made.factory.promotion(number=2, requirements=requirements, waivers=(waiver,))
+    made.factory.promote(said, "alice", "bob")
 
 
 def put(

@@ -15,6 +15,7 @@ from factory.catalog.database import Catalog
 from factory.digest import hex_of
 from factory.release import standing
 from factory.trust import dsse, statements
+from factory.trust.promotions import Waiver
 
 Run = Callable[..., tuple[str, str]]
 
@@ -63,12 +64,16 @@ def test_show_by_digest_is_show_by_name(signed: SignedFactory, run: Run) -> None
 def test_show_names_who_signed(signed: SignedFactory, run: Run) -> None:
     signed.attest("web", builder="mallory")
     signed.revoke(signed.revocation(signed.images["web"].digest, "web/amd64"))
+    waiver = Waiver("check:old", "bob", "<b>because</b>", signed.now)
+    signed.promote(signed.promotion(number=2, waivers=(waiver,)), "alice", "bob")
     out, err = run("show", "web")
     rows = {line.split()[0]: line for line in out.splitlines()}
     assert key_of("mallory").public.fingerprint in rows["provenance"]
     assert "tester" in rows["test-result"]
     assert "2 passed" in rows["test-result"]
     assert "alice, bob" in rows["promotion"]
+    assert "waived until" in rows["promotion"]
+    assert "check:old (bob: <b>because</b>)" in rows["promotion"]
     assert "root" in rows["revocation"]
     assert "CVE-2026-1" in rows["revocation"]
     assert "nothing of it was verified" in err

@@ -103,6 +103,20 @@ def test_audit_says_who_did_what_and_that_the_log_is_whole(made: Catalogued, run
     assert len(unsigned.out.splitlines()) == 2
 
 
+def test_audit_says_what_was_waived_and_why_something_was_revoked(tmp_path: Path, run: Run) -> None:
+    made = catalogued.build(tmp_path)
+    catalogued.waive(made)
+    made.factory.revoke(made.factory.revocation(made.digests["old"], "web/amd64", reason="broken"))
+    waived = "waived: no-cve:low (bob, until 2030-01-01T00:00:00Z: <b>because</b>)"
+    assert waived in run(made.root, "audit").out
+    said = {one["note"]: one for one in run(made.root, "audit", "--json").json["events"]}
+    assert {None, waived, "broken"} == said.keys()
+    details = said[waived]["details"]
+    assert details["requirements"] == {"no-cve:low": "waived", "verified": "passed"}
+    assert [one["owner"] for one in details["waivers"]] == ["bob"]
+    run(made.root, "catalog", "check")
+
+
 def test_audit_json_and_csv_have_everything(made: Catalogued, run: Run) -> None:
     said = run(made.root, "audit", "--json").json
     assert (said["ok"], said["faults"], said["notes"]) == (True, [], [])

@@ -270,14 +270,23 @@ def test_descendant_of_a_revoked_image_names_what_revoked_it(own: Server) -> Non
     refresh(own)
     page = read(own.get(image(own, "web")))
     assert "with base/amd64, which it descends from" in page.text
-    assert "Not verified:" in page.text
+    assert "Verified by trust/policy.toml" in page.text  # its signatures are
+    assert "was revoked from" in page.text
     overview = read(own.get("/"))
     assert re.search(r"Revoked images ?4 by 1 revocation", overview.text)
     assert "/catalog/revoked" in overview.links
 
 
+def test_waiver_and_signers_stand_beside_a_promotion(own: Server) -> None:
+    catalogued.waive(own.made)
+    refresh(own)
+    page = read(own.get(image(own, "web"))).text
+    assert "no-cve:low bob, until 2030-01-01 00:00 UTC: <b>because</b>" in page
+    assert re.search(r"prod *[-0-9]+ [:0-9]+ UTC *2 *alice *bob *verified *no-cve", page)
+
+
 def test_image_without_a_signature_is_not_verified(server: Server) -> None:
-    assert "Not verified: nothing here is signed for it" in read(server.get(image(server, "hostile"))).text
+    assert "No ticket: nothing here is signed for it" in read(server.get(image(server, "hostile"))).text
 
 
 def test_signature_is_judged_by_the_policy_that_is_there_now(own: Server) -> None:

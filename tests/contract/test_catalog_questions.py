@@ -149,6 +149,22 @@ def test_show_says_all_of_an_image(ask: Asker) -> None:
     assert [one["outcome"] for one in said["checks"]] == ["passed", "skipped"]
 
 
+def test_show_says_who_promoted_and_what_was_waived(ask: Asker) -> None:
+    catalogued.waive(ask.made)
+    (said,) = [one for one in ask("show", "web", "--json").json["promotions"] if one["number"] == 2]
+    assert (said["channel"], said["signers"], said["verdict"]) == ("prod", ["alice", "bob"], "verified")
+    assert said["requirements"] == {"no-cve:low": "waived", "verified": "passed"}
+    assert said["waivers"] == [
+        {"requirement": "no-cve:low", "owner": "bob", "reason": "<b>because</b>", "expires_at": "2030-01-01T00:00:00Z"}
+    ]
+    assert "no-cve:low (bob, until 2030-01-01T00:00:00Z: <b>because</b>)" in ask("show", "web").out
+    ask.made.layout.policy.unlink()
+    (said,) = [one for one in ask("show", "web", "--json").json["promotions"] if one["number"] == 2]
+    assert (said["verdict"], said["problem"]) == (
+        "not verified", "nobody can judge it: there is no trust/policy.toml here",
+    )  # fmt: skip
+
+
 def test_show_of_a_shortened_digest_and_its_forms(ask: Asker) -> None:
     old = ask.made.digests["old"]
     assert ask("show", old[:19], "--json").json["digest"] == old

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import catalogued
 import pytest
-from catalogued import HOSTILE, Catalogued
+from catalogued import HOSTILE, Catalogued, waive
 
 from factory import cli
 from factory.catalog.database import Catalog
@@ -51,9 +51,13 @@ def test_report_of_one_image_has_all_of_it(
     assert {row["name"] for row in rows(to / "sbom.csv")} == {package.name for package in catalogued.NEW}
     assert json.loads((to / "sbom.cdx.json").read_text())["bomFormat"] == "CycloneDX"
     signers = {(row["what"], row["signers"]) for row in rows(to / "signers.csv")}
-    assert {("provenance", "nightly"), ("test-result", "tester"), ("promotion", "alice bob")} <= signers
+    assert {("provenance", "nightly"), ("test result", "tester"), ("promotion to prod", "alice bob")} <= signers
     assert {row["problem"] for row in rows(to / "signers.csv")} == {""}
-    assert [row["channel"] for row in rows(to / "promotions.csv")] == ["dev", "prod"]
+    assert {row["verdict"] for row in rows(to / "signers.csv")} == {"verified", "holds"}
+    assert all(re.fullmatch(r"[-0-9]+T[.:0-9]+Z|", row["made_at"]) for row in rows(to / "signers.csv"))
+    assert facts["checks"] == "1 passed, 1 skipped"
+    promoted = {row["channel"]: (row["signers"], row["verdict"], row["waivers"]) for row in rows(to / "promotions.csv")}
+    assert promoted == {"dev": ("tester", "verified", ""), "prod": ("alice bob", "verified", "")}
     assert [row["native"] for row in rows(to / "instances.csv")] == ["i-4"]
 
 
@@ -78,7 +82,8 @@ def test_report_of_all_lists_every_image(made: Catalogued, tmp_path: Path) -> No
     assert {row["digest"] for row in listed} == set(made.digests.values())
     assert all((to / row["report"] / "index.html").is_file() for row in listed)
     by_digest = {row["digest"]: row["signatures"] for row in listed}
-    assert by_digest[made.digests["old"]] == "not verified"  # it has no ticket
+    assert by_digest[made.digests["old"]] == "no ticket"
+    assert {row["checks"] for row in listed} == {"1 passed, 1 skipped"}
     assert by_digest[made.digests["base"]] == "verified"
     only = tmp_path / "only"
     assert run(made, "--all", "--channel", "prod", "--to", str(only)) == 0
@@ -93,10 +98,30 @@ def test_tampered_ticket_and_revocation_show(made: Catalogued, tmp_path: Path) -
     assert run(made, made.digests["web"], "--to", str(to)) == 0
     problems = {row["what"]: row["problem"] for row in rows(to / "signers.csv")}
     assert problems["provenance"]
-    assert problems["revoked"]
+    assert "was revoked" in problems["neither it nor what it descends from is revoked"]
     page = (to / "index.html").read_text()
     assert "a &lt;b&gt;bad&lt;/b&gt; base" in page
     assert "<b>bad" not in page
+
+
+def test_revocation_makes_no_signature_worth_less(made: Catalogued, tmp_path: Path) -> None:
+    made.factory.revoke(made.factory.revocation(made.digests["base"], "base/amd64", reason="bad"))
+    assert run(made, "--all", "--to", str(tmp_path / "all")) == 0
+    (row,) = [row for row in rows(tmp_path / "all" / "images.csv") if row["digest"] == made.digests["web"]]
+    assert (row["signatures"], row["revoked"]) == ("verified", "bad")
+    signers = rows(tmp_path / "all" / row["report"] / "signers.csv")
+    assert [one["what"] for one in signers if one["problem"]] == ["neither it nor what it descends from is revoked"]
+
+
+def test_waivers_show_in_a_report(made: Catalogued, tmp_path: Path) -> None:
+    waive(made)
+    to = tmp_path / "report"
+    assert run(made, "web", "--to", str(to)) == 0
+    said = {row["channel"]: row for row in rows(to / "promotions.csv")}["prod"]
+    assert said["waivers"] == "no-cve:low (bob, until 2030-01-01T00:00:00Z: <b>because</b>)"
+    page = (to / "index.html").read_text()
+    assert "no-cve:low</span>: bob, until 2030-01-01 00:00:00 UTC: &lt;b&gt;because&lt;/b&gt;" in page
+    assert "<b>because" not in page
 
 
 def test_report_never_goes_over_what_is_there(made: Catalogued, tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ from factory.catalog.contents import InstalledPackage
 from factory.catalog.database import Catalog
 from factory.catalog.finding import KnownImage
 from factory.catalog.images import Wanted
+from factory.compliance import attested as signed
 from factory.compliance import graph
 from factory.digest import Digest
 from factory.errors import UsageError
-from factory.pages import attested as signed
 from factory.pages.plugin import holding
 from factory.pages.plugin.tables import DATABASE
 from factory.pages.plugin.words import hex_of
@@ -72,12 +72,14 @@ async def image(datasette: Any, request: Any) -> Any:
     def question(catalog: Catalog) -> dict[str, Any]:
         known = _known(catalog, request)
         found = details.details(catalog, known)
+        judged = signed.attested(layout, catalog, known.digest, datetime.now(UTC))
         return {
             "image": known,
             "found": found,
             "channels": sorted({one.channel for one in found.promotions if one.in_force}),
             "withdrawn": lineages.revoked_by(catalog, known.id),
-            "signed": signed.attested(layout, catalog, known.digest, datetime.now(UTC)),
+            "signed": judged,
+            "promotions": signed.promotion_rows(found.promotions, judged.by_envelope),
             "graph": graph.around(catalog, known),
         }
 

@@ -2,40 +2,45 @@
 
 The statements in force come from trust/ (`release.dossier`); those that stood there once, or came with another catalog,
 from the index. Nothing is claimed that was not checked: where the policy or the revocations cannot be read, every
-statement is told as not verified, with the reason. Whether an image may run is not asked here.
+statement is told as not verified, with the reason. Whether an image may run is not asked here, nor does a revocation
+make a signature worth less: it is told beside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from factory.catalog import attestations
 from factory.catalog.attestations import Attestation
 from factory.catalog.clock import text
 from factory.catalog.database import Catalog
+from factory.catalog.details import Promoted
 from factory.digest import Digest
 from factory.errors import FactoryError, UnsignedError, UsageError
 from factory.model import Layout
 from factory.release import dossier, standing
 from factory.release.dossier import Finding, Piece
-from factory.trust import dsse, heads, judgement, policy, promotions, revocations, ticket
+from factory.trust import dsse, heads, judgement, policy, promotions, revocations, statements, ticket
 from factory.trust.authority import Authority
 from factory.trust.policy import Policy
 from factory.trust.ticket import BUILDER_ROLES, VERIFIER_ROLES
 
+VERIFIED, NOT_VERIFIED, NO_TICKET = "verified", "not verified", "no ticket"
+_REVOKED = "revoked"
 _NAMES = {kind: name for name, kind in dossier.TYPES.items()}
 _SAID = {
     "ticket": "the deploy ticket holds together",
-    "revoked": "neither it nor what it descends from is revoked",
+    _REVOKED: "neither it nor what it descends from is revoked",
     dossier.TEST_RESULT: "test result",
     dossier.SUMMARY: "verification summary",
     dossier.SBOM: "SBOM",
 }
 
 
-_FOLLOWS = ("ticket", "revoked")
+_FOLLOWS = ("ticket", _REVOKED)
 
 
 @dataclass(frozen=True)
@@ -54,14 +59,40 @@ class Statement:
     is_past: bool = False
     follows: bool = False
 
+    @property
+    def verdict(self) -> str:
+        """In one or two words: of what is signed whether it is verified, of what follows whether it holds."""
+        if self.follows:
+            return "holds" if self.problem is None else "does not hold"
+        return VERIFIED if self.problem is None else NOT_VERIFIED
+
 
 @dataclass(frozen=True)
 class Attested:
-    """`policy`: what judged, None where nothing could. `problem`: why the image as a whole is not verified."""
+    """`policy`: what judged, None where nothing could. `problem`: why not all that is signed of the image is verified;
+    that it is revoked is none. `has_ticket`: whether anything is signed for it at all, as far as that can be told."""
 
     policy: str | None
     problem: str | None
     statements: tuple[Statement, ...]
+    has_ticket: bool = True
+
+    @property
+    def revoked(self) -> str | None:
+        """Why it is not to be run, where the revocations in trust/ say so."""
+        return next((one.problem for one in self.statements if one.what == _SAID[_REVOKED]), None)
+
+    @property
+    def by_envelope(self) -> dict[Digest, Statement]:
+        """Envelope -> the statement that it makes."""
+        return {one.envelope: one for one in self.statements if one.envelope is not None}
+
+    @property
+    def verdict(self) -> str:
+        """The same in one or two words."""
+        if not self.has_ticket:
+            return NO_TICKET
+        return VERIFIED if self.problem is None else NOT_VERIFIED
 
 
 def attested(layout: Layout, catalog: Catalog, digest: Digest, now: datetime) -> Attested:
@@ -74,13 +105,14 @@ def attested(layout: Layout, catalog: Catalog, digest: Digest, now: datetime) ->
         return Attested(None, error.message, told)
     name = f"trust/policy.toml, version {chosen.version}"
     problem: str | None = None
+    has_ticket = True
     findings: tuple[Finding, ...] = ()
     try:
         judged = dossier.verify(layout, digest, None, now)
         findings = judged.findings
         _require_readable(layout, judged.dossier.image)
     except UsageError:
-        problem = "nothing here is signed for it"
+        problem, has_ticket = "nothing here is signed for it", False
     except FactoryError as error:
         problem = error.message
     known = {row.digest: row for row in indexed}
@@ -88,9 +120,42 @@ def attested(layout: Layout, catalog: Catalog, digest: Digest, now: datetime) ->
     seen = {finding.envelope for finding in findings}
     rest = [_indexed(row, chosen, authority) for row in indexed if row.digest not in seen]
     past = [replace(one, is_past=bool(findings)) for one in rest]
-    if problem is None and (bad := [one for one in current if one.problem is not None]):
+    signed = (one for one, finding in zip(current, findings, strict=True) if finding.what != _REVOKED)
+    if problem is None and (bad := [one for one in signed if one.problem is not None]):
         problem = f"{bad[0].what}: {bad[0].problem}"
-    return Attested(name, problem, (*current, *past))
+    return Attested(name, problem, (*current, *past), has_ticket)
+
+
+def promotions_of(layout: Layout, catalog: Catalog, digest: Digest) -> dict[Digest, Statement]:
+    """Envelope -> verdict on each promotion of an image that the catalog has, by itself. Raises CatalogError only."""
+    rows = [row for row in attestations.of_image(catalog, digest) if row.predicate_type == statements.PROMOTION]
+    try:
+        chosen, authority = _judges(layout)
+    except FactoryError as error:
+        return {row.digest: _unjudged(row, None, f"nobody can judge it: {error.message}") for row in rows}
+    return {row.digest: _indexed(row, chosen, authority) for row in rows}
+
+
+def promotion_rows(promoted: Iterable[Promoted], judged: Mapping[Digest, Statement]) -> list[dict[str, Any]]:
+    """Promotions with who signed them and whether that counts, as rows. `judged`: by envelope."""
+    rows = []
+    for one in promoted:
+        signed = judged.get(one.envelope)
+        rows.append(
+            {
+                "channel": one.channel,
+                "number": one.number,
+                "made_at": one.made_at,
+                "in_force": one.in_force,
+                "signers": [] if signed is None else list(signed.signers),
+                "verdict": NOT_VERIFIED if signed is None else signed.verdict,
+                "problem": "its envelope speaks of another image" if signed is None else signed.problem,
+                "requirements": dict(one.requirements),
+                "waivers": one.waivers,
+                "envelope": one.envelope,
+            }
+        )
+    return rows
 
 
 def _require_readable(layout: Layout, image: str) -> None:
