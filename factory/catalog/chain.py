@@ -117,13 +117,10 @@ def insert(connection: sqlite3.Connection, source: int, event: Event) -> None:
 
 
 def head(connection: sqlite3.Connection, source: int = OWN) -> Head:
-    """Where the log of a source ends. The hash is that of its last event as it stands; `faults` proves the rest."""
+    """Where the log of a source ends. The hash is that of its last event as it stands; audit.py proves the rest."""
     named = connection.execute("SELECT catalog FROM sources WHERE id = ?", [source]).fetchone()
     if named is None:
-        raise CatalogError(
-            "the catalog was changed by hand: it does not say which catalog it is",
-            hint="factory catalog check tells what else; put a backup in its place",
-        )
+        raise nameless()
     catalog = str(named[0])
     sql = f"SELECT {COLUMNS} FROM events WHERE source = ? ORDER BY seq DESC LIMIT 1"
     row = connection.execute(sql, [source]).fetchone()
@@ -131,6 +128,14 @@ def head(connection: sqlite3.Connection, source: int = OWN) -> Head:
         return Head(catalog, 0, unpacked(START))
     last = event_of(row)
     return Head(catalog, last.seq, last.hash(catalog))
+
+
+def nameless() -> CatalogError:
+    """The error for a catalog that lacks its own source."""
+    return CatalogError(
+        "the catalog was changed by hand: it does not say which catalog it is",
+        hint="factory catalog check tells what else; put a backup in its place",
+    )
 
 
 def events(connection: sqlite3.Connection, source: int = OWN, after: int = 0) -> Iterator[Event]:

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from factory import lockfile
-from factory.catalog import attestations, chain
+from factory.catalog import attestations, audit
 from factory.catalog.database import Catalog
 from factory.digest import Digest, is_digest
-from factory.errors import CveError, ExpiredError, TrustError, UsageError
+from factory.errors import CveError, ExpiredError, TamperedError, TrustError, UsageError
 from factory.model import CveSpec, Layout
 from factory.release import gate, standing
 from factory.release.resolve import locate
@@ -98,8 +98,9 @@ def promote(layout: Layout, asked: Asked, signing: Signing, now: datetime | None
         candidate = gate.Candidate(case.who, case.image, case.rule, waived)
         _require_sound_waivers(case, now)
         case = replace(case, looked=gate.examine(prepared, layout, catalog, found, candidate, now))
+        end = _end_of_log(catalog)
         waiting = _waiting(layout, case, now)
-        promotion = waiting[1] if waiting else _next(catalog, case, now)
+        promotion = waiting[1] if waiting else _next(catalog, case, end, now)
         promotions.judge(promotion, case.rule, case.image, now)
         if asked.dry_run:
             return Outcome(PROMOTED, promotion)
@@ -267,13 +268,27 @@ def _require_sound_waivers(case: _Case, now: datetime) -> None:
             raise UsageError(f"that waiver would have ended already: {time_text(waiver.expires_at)}", where="--until")
 
 
-def _next(catalog: Catalog, case: _Case, now: datetime) -> Promotion:
+def _end_of_log(catalog: Catalog) -> promotions.CatalogHead:
+    """Where the log of this catalog ends, followed from its first event: who signs a promotion vouches for all of it.
+
+    Raises TamperedError where it breaks.
+    """
+    log = audit.own_log(catalog.connection)
+    if log.breaks:
+        raise TamperedError(
+            f"the log of the catalog is not as it was written, {log.breaks[0]}; nothing was signed",
+            where=str(catalog.path),
+            hint="factory audit tells all; put a backup of before in its place (factory catalog backup makes them)",
+        )
+    return promotions.CatalogHead(log.catalog, log.length, log.head)
+
+
+def _next(catalog: Catalog, case: _Case, end: promotions.CatalogHead, now: datetime) -> Promotion:
     """The promotion to be signed. Its number is one that was never used here."""
     subject = attestations.subject_of_promotion(case.rule.name, case.who)
     used = attestations.highest(catalog, [statements.PROMOTION], subject)
     said = _promotion(case, max(used, 0 if case.before is None else case.before.number) + 1, now)
-    end = chain.head(catalog.connection)
-    return replace(said, log=promotions.CatalogHead(end.catalog, end.length, end.digest))
+    return replace(said, log=end)
 
 
 def _promotion(case: _Case, number: int, made_at: datetime) -> Promotion:

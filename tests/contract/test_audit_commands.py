@@ -194,6 +194,8 @@ def test_audit_finds_a_changed_event_and_answers_all_the_same(made: Catalogued, 
     document = run(made.root, "audit", "--json", code=6).json
     assert not document["ok"]
     assert [one["event"] for one in document["logs"][0]["breaks"]] == [5]
+    assert document["logs"][0]["proven"] == 0  # the promotion that fits comes after the break
+    assert [one["result"] for one in document["promotions"]] == ["fits"]
     assert len(document["events"]) == document["logs"][0]["length"]
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -227,6 +229,20 @@ def test_promotion_signs_where_the_log_of_its_first_approver_ended(clones: Clone
     log = bob.channel("prod").promotions[WHO].log
     assert log is not None
     assert (log.catalog, log.length, log.digest) == (end.catalog, end.length, end.digest)
+
+
+def test_nothing_is_signed_where_the_log_breaks(clones: Clones) -> None:
+    _, alice, _ = clones
+    with Catalog.open(alice.layout.catalog) as catalog, catalog.writing() as database:
+        for run in ("one", "two", "three"):
+            chain.append(database.conn, chain.Entry("began run", run))
+    with closing(sqlite3.connect(alice.layout.catalog)) as connection:
+        connection.executescript("DROP TRIGGER events_no_update; UPDATE events SET actor = 'mallory' WHERE seq = 2")
+    for extra in ((), ("--dry-run",)):
+        said = alice.run("promote", "web", "--to", "prod", *extra, code=6).err
+        assert "the log of the catalog is not as it was written, event 3: it does not follow event 2" in said
+    assert not alice.layout.channels.exists()
+    assert not alice.layout.proposals.exists()
 
 
 def test_approver_cannot_be_two(clones: Clones) -> None:
