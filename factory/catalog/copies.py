@@ -17,7 +17,7 @@ from factory.catalog.database import Catalog
 from factory.catalog.faults import told
 from factory.errors import CatalogError
 
-_STEPS = 20_000
+STEPS = 20_000
 """So many steps of SQLite's machine pass between two looks at the clock: less than a millisecond."""
 
 
@@ -25,7 +25,7 @@ def copy(catalog: Catalog, to: Path, is_unwanted: Callable[[], bool] = lambda: F
     """Write the catalog into a new file. CatalogError: no room, damaged, `is_unwanted` by now; nothing is left then."""
     try:
         os.close(os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-        catalog.connection.set_progress_handler(lambda: int(is_unwanted()), _STEPS)
+        catalog.connection.set_progress_handler(lambda: int(is_unwanted()), STEPS)
         with told(catalog.path):
             if is_unwanted():
                 raise sqlite3.OperationalError("interrupted")
@@ -74,7 +74,7 @@ def asked(connection: sqlite3.Connection, path: Path, limit_s: float) -> Iterato
     Raises CatalogError after that, and for what SQLite refuses.
     """
     end = time.monotonic() + limit_s
-    connection.set_progress_handler(lambda: int(time.monotonic() > end), _STEPS)
+    connection.set_progress_handler(lambda: int(time.monotonic() > end), STEPS)
     try:
         with told(path):
             yield Catalog.over(connection, path)

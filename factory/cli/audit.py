@@ -73,10 +73,7 @@ def tell(found: Integrity) -> int:
     from factory.compliance import audit as flow
 
     for log in found.logs:
-        worth = "is not as it was written" if log.breaks else "is unbroken"
-        proven = found.covered(log)
-        promised = f"; promotions prove the first {proven}" if proven else "; no promotion proves any of it"
-        output.say(f"the log of {log.name} ({log.catalog}): {log.length} events, {worth}{promised}")
+        output.say(f"the log of {log.name} ({log.catalog}): {log.length} events, {found.worth(log)}")
     for note in found.notes:
         output.say(note)
     for one in found.held:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from factory.cli import output
-from factory.errors import UsageError
+from factory.errors import TamperedError, UsageError
 from factory.model import Layout
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
@@ -49,8 +49,11 @@ def backup_command(obj: dict[str, Any], /, target: str | None, force: bool, as_j
 @click.option("--name", metavar="NAME", help="What whoever imports it is to call it.  [default: the folder's name]")
 @_FORCE
 @click.pass_obj
-def export_command(obj: dict[str, Any], /, target: str, name: str | None, force: bool) -> None:
-    """All of the catalog as JSON lines, as it is at this moment; the same catalog gives the same bytes."""
+def export_command(obj: dict[str, Any], /, target: str, name: str | None, force: bool) -> int:
+    """All of the catalog as JSON lines, as it is at this moment; the same catalog gives the same bytes.
+
+    Exit 6 where the log is not as it was written: it is exported all the same, and no import takes it.
+    """
     from factory.compliance import transfer as flow
 
     layout = Layout(obj["folder"].resolve())
@@ -59,10 +62,25 @@ def export_command(obj: dict[str, Any], /, target: str, name: str | None, force:
         for line in flow.lines(layout, called):
             sys.stdout.write(line)
         sys.stdout.flush()
-        return
-    count = flow.export(layout, Path(target).absolute(), called, force=force)
-    output.say(f"{output.colour('exported', 'green', 'bold')}: {count} lines, as {called}")
-    output.data(str(Path(target).absolute()))
+    else:
+        count = flow.export(layout, Path(target).absolute(), called, force=force)
+        output.say(f"{output.colour('exported', 'green', 'bold')}: {count} lines, as {called}")
+        output.data(str(Path(target).absolute()))
+    return _tell_breaks(flow.breaks(layout))
+
+
+def _tell_breaks(found: list[str]) -> int:
+    """Say where the logs of what was exported break; the exit code."""
+    if not found:
+        return 0
+    for fault in found:
+        output.say(f"{output.colour('tampered', 'red', 'bold')}: {fault}")
+    error = TamperedError(
+        "what was exported is not as it was written: no import takes it",
+        hint="factory audit tells more; put a backup of before in the catalog's place",
+    )
+    output.explain(error)
+    return error.exit_code
 
 
 @click.command("import")

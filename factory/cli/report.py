@@ -22,11 +22,13 @@ from factory.model import Layout
 @click.pass_obj
 def report(
     obj: dict[str, Any], /, target: str | None, everything: bool, channel: str | None, folder: str, as_json: bool
-) -> None:
+) -> int:
     """A page that needs nothing else, and CSV files: image, lineage, SBOM, checks, signers, promotions, instances.
 
-    NAME is the image recorded last; DIGEST may be shortened. There is a whole report in the end, or none.
+    NAME is the image recorded last; DIGEST may be shortened. There is a whole report in the end, or none. Exit 6 where
+    the log is not as it was written: the report is made all the same, and says so.
     """
+    from factory.cli import audit
     from factory.compliance import report as flow
     from factory.compliance.asking import asking
 
@@ -37,10 +39,12 @@ def report(
     layout = Layout(obj["folder"].resolve())
     asked = flow.Asked(target, Path(folder), channel)
     with asking(layout, output.say) as catalog:
-        count = flow.write(layout, catalog, asked, datetime.now(UTC), output.say)
+        written = flow.write(layout, catalog, asked, datetime.now(UTC), output.say)
+    count, faults = written.images, written.integrity.faults
     page = asked.to / flow.PAGE
     if as_json:
-        output.document({"images": count, "folder": str(asked.to), "page": str(page)})
+        output.document({"images": count, "folder": str(asked.to), "page": str(page), "faults": faults})
     else:
         output.say(f"{count} image{'' if count == 1 else 's'}: open the page in a browser")
         output.data(str(page))
+    return audit.tell(written.integrity)

@@ -7,8 +7,9 @@ was cut or recomputed; what others say is told, and proves nothing. Reads only; 
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -105,6 +106,12 @@ class Integrity:
                 said.append(f"the log of {log.name} breaks at {log.more_breaks} more events")
         return [*said, *(str(one) for one in self.held if one.proves_tampering)]
 
+    def worth(self, log: Log) -> str:
+        """What a log is worth, in words."""
+        proven = self.covered(log)
+        promised = f"promotions prove the first {proven}" if proven else "no promotion proves any of it"
+        return f"{'is not as it was written' if log.breaks else 'is unbroken'}; {promised}"
+
     def covered(self, log: Log) -> int:
         """Up to which event the promotions that count prove a log; none from its first break on."""
         fits = (one for one in self.held if one.by and one.result == FITS and one.catalog == log.catalog)
@@ -134,11 +141,15 @@ class Acted:
         )
 
 
-def integrity(layout: Layout, catalog: Catalog) -> Integrity:
-    """Read every log to its end, and hold what promotions sign against it."""
+def integrity(layout: Layout, catalog: Catalog, *, is_copy: bool = False) -> Integrity:
+    """Read every log to its end, and hold what promotions sign against it.
+
+    `is_copy`: only the promotions that the catalog has: those in trust/ may be newer than a copy, whose log is shorter.
+    """
     trusted, notes = _policy(layout)
     authority = None if trusted is None else Authority(trusted, _compromised(layout, trusted))
-    promised = dict(_promises(layout, catalog, authority))
+    papers = _indexed(catalog) if is_copy else itertools.chain(_indexed(catalog), _in_trust(layout))
+    promised = dict(_promises(papers, authority))
     lengths: defaultdict[str, set[int]] = defaultdict(set)
     for said, _ in promised.values():
         assert said.log is not None
@@ -271,10 +282,10 @@ def _compromised(layout: Layout, trusted: Policy) -> dict[Digest, frozenset[Dige
 
 
 def _promises(
-    layout: Layout, catalog: Catalog, authority: Authority | None
+    papers: Iterable[Envelope], authority: Authority | None
 ) -> Iterator[tuple[Digest, tuple[Promotion, tuple[str, ...]]]]:
     """Envelope -> (promotion, names of the keys that count) of each that signs the end of a log."""
-    for envelope in _promotions(layout, catalog):
+    for envelope in papers:
         with suppress(TrustError):
             said = promotions.read(envelope)
             if said.log is not None:
@@ -283,11 +294,15 @@ def _promises(
                 yield envelope.digest, (said, tuple(key.name for key in keys))
 
 
-def _promotions(layout: Layout, catalog: Catalog) -> Iterator[Envelope]:
-    """Those that the catalog has, and those of trust/, which need not have been told to it."""
+def _indexed(catalog: Catalog) -> Iterator[Envelope]:
+    """The promotions that the catalog has."""
     for raw in catalog.streamed(attestations.promoted(catalog)):
         with suppress(TrustError):
             yield dsse.parse(raw)
+
+
+def _in_trust(layout: Layout) -> Iterator[Envelope]:
+    """Those of trust/, which the catalog need not have been told of."""
     for path in sorted(layout.channels.glob("*.dsse")):
         with suppress(TrustError):
             head = standing.paper(layout, path, heads.MAX_BYTES)

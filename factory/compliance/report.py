@@ -29,6 +29,7 @@ from factory.catalog.images import Listed, Wanted
 from factory.catalog.state import Withdrawal
 from factory.compliance import attested, graph
 from factory.compliance.attested import Attested
+from factory.compliance.audit import Integrity, integrity
 from factory.digest import hex_of
 from factory.errors import FactoryError, ToolError, UsageError
 from factory.model import Layout
@@ -64,8 +65,17 @@ class Subject:
         return self.details.image
 
 
-def write(layout: Layout, catalog: Catalog, asked: Asked, now: datetime, said: Callable[[str], None]) -> int:
-    """Write the report; how many images it has. UsageError: no such image, or the folder is there already."""
+@dataclass(frozen=True)
+class Written:
+    """How many images a report has, and what the logs of the catalog were worth when it was made."""
+
+    images: int
+    integrity: Integrity
+
+
+def write(layout: Layout, catalog: Catalog, asked: Asked, now: datetime, said: Callable[[str], None]) -> Written:
+    """Write the report, also where the log is broken: then it says so. UsageError: no such image, or the folder is
+    there already."""
     to = asked.to.absolute()
     _require_free(to)
     wanted = Wanted(channel=asked.channel)
@@ -77,7 +87,8 @@ def write(layout: Layout, catalog: Catalog, asked: Asked, now: datetime, said: C
     work = to.with_name(f".{to.name}.{os.getpid()}.tmp")
     try:
         work.mkdir(parents=True)
-        count = _write_all(_Report(layout, catalog, work, now, alone=asked.target is not None), found, said)
+        worth = integrity(layout, catalog)
+        count = _write_all(_Report(layout, catalog, work, now, worth, alone=asked.target is not None), found, said)
         if not count:
             raise UsageError(
                 "there is no image to report on", where=str(catalog.path), hint="factory images lists them"
@@ -88,7 +99,7 @@ def write(layout: Layout, catalog: Catalog, asked: Asked, now: datetime, said: C
         raise ToolError(f"the report cannot be written: {error.strerror}", where=str(error.filename or to)) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return count
+    return Written(count, worth)
 
 
 def _require_free(to: Path) -> None:
@@ -100,12 +111,13 @@ def _require_free(to: Path) -> None:
 
 @dataclass(frozen=True)
 class _Report:
-    """Where a report is being written, and when it was asked for."""
+    """Where a report is being written, when it was asked for, and what the logs are worth."""
 
     layout: Layout
     catalog: Catalog
     folder: Path
     now: datetime
+    integrity: Integrity
     alone: bool
 
 
@@ -245,8 +257,15 @@ def signed_sbom(layout: Layout, image: KnownImage) -> dict[str, Any] | None:
 
 def _head(report: _Report) -> dict[str, Any]:
     """What every page says of itself."""
-    head = chain.head(report.catalog.connection)
-    return {"made_at": text(report.now), "version": __version__, "catalog": head, "alone": report.alone}
+    (log,) = [log for log in report.integrity.logs if log.source == chain.OWN]
+    return {
+        "made_at": text(report.now),
+        "version": __version__,
+        "log": log,
+        "worth": report.integrity.worth(log),
+        "faults": report.integrity.faults,
+        "alone": report.alone,
+    }
 
 
 def _csv(path: Path, columns: tuple[str, ...], rows: Iterable[Mapping[str, Any]]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from factory import files
+from factory.catalog import audit
 from factory.catalog.backup import Backup
 from factory.catalog.backup import backup as copy
 from factory.catalog.clock import now
@@ -38,6 +39,12 @@ def name_of(layout: Layout, said: str | None) -> str:
     if not name.isprintable() or len(name) > _MOST_NAME:
         raise UsageError(f"a name is at most {_MOST_NAME} printable characters", where="--name")
     return name
+
+
+def breaks(layout: Layout) -> list[str]:
+    """Where the logs are not as they were written, a sentence each: no import takes an export of them. CatalogError."""
+    with Catalog.read(layout.catalog) as catalog, catalog.reading(), suspecting(catalog):
+        return [f"the log of {log.name}, {fault}" for log in audit.logs(catalog.connection) for fault in log.breaks]
 
 
 def lines(layout: Layout, name: str) -> Iterator[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,13 @@ from factory.catalog import copies, overview
 from factory.catalog.clock import now
 from factory.catalog.database import Catalog
 from factory.catalog.overview import Numbers
-from factory.compliance.asking import asking
+from factory.compliance import audit
+from factory.compliance.asking import asking, suspecting
+from factory.compliance.audit import Integrity
+from factory.errors import FactoryError
 from factory.model import Layout
 from factory.pages import plugin
-from factory.pages.plugin.context import Context
+from factory.pages.plugin.context import Context, Log
 from factory.pages.plugin.tables import DATABASE, metadata
 
 State = tuple[int, int, int]
@@ -103,6 +106,30 @@ class Edition:
         await datasette.invoke_startup()
         return cls(copy, datasette)
 
+    def look_over(self, is_unwanted: Callable[[], bool] = lambda: False) -> None:
+        """Follow the logs of the copy to their ends: its pages say from then on what they are worth. Takes a second or
+        two for 100,000 events; gives up, and leaves that unsaid, once it `is_unwanted`."""
+        layout = self.datasette.pages.layout
+        try:
+            with Catalog.read(self.copy.path) as catalog:
+                catalog.connection.set_progress_handler(lambda: int(is_unwanted()), copies.STEPS)
+                with catalog.reading(), suspecting(catalog):
+                    found = audit.integrity(layout, catalog, is_copy=True)
+        except (FactoryError, OSError) as error:
+            if not is_unwanted():
+                said = error.message if isinstance(error, FactoryError) else str(error)
+                self._tell(Log("The log could not be followed", (said,)))
+        else:
+            self._tell(Log(_words(found), tuple(found.faults)))
+
+    @property
+    def is_looked_over(self) -> bool:
+        """Whether its pages say what the logs are worth."""
+        return self.datasette.pages.log is not None
+
+    def _tell(self, log: Log) -> None:
+        self.datasette.pages = replace(self.datasette.pages, log=log)
+
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
         self._users += 1
@@ -126,6 +153,13 @@ class Edition:
         self.datasette.executor.shutdown(wait=False)
         for database in self.datasette.databases.values():
             database.close()
+
+
+def _words(found: Integrity) -> str:
+    if len(found.logs) == 1:
+        return f"The log {found.worth(found.logs[0])}"
+    broken = sum(bool(log.breaks) for log in found.logs)
+    return f"Of {len(found.logs)} logs, {len(found.logs) - broken} are unbroken"
 
 
 def _end_thread(connection: Any) -> None:

@@ -51,7 +51,8 @@ class Refresher:
         self._ended.set()
 
     async def run(self, site: Site) -> None:
-        """Go on until cancelled."""
+        """Go on until cancelled. The logs of each copy are followed once it is served."""
+        await asyncio.to_thread(site.edition.look_over, self._ended.is_set)
         earliest = 0.0
         while True:
             await asyncio.sleep(self.pause_s)
@@ -67,6 +68,8 @@ class Refresher:
             except FactoryError as error:
                 self._tell(site, error)
             earliest = time.monotonic() + SHARE * (time.monotonic() - began)
+            if not site.edition.is_looked_over:
+                await asyncio.to_thread(site.edition.look_over, self._ended.is_set)
 
     def _is_changed(self, served: Copy) -> bool:
         return self.watch.state() != served.state or self._trust_state() != self._trust

@@ -199,6 +199,17 @@ def test_audit_finds_a_changed_event_and_answers_all_the_same(made: Catalogued, 
     assert len(document["events"]) == document["logs"][0]["length"]
 
 
+def test_export_of_a_broken_log_is_made_and_says_so(made: Catalogued, tmp_path: Path, run: Run) -> None:
+    rewrite(made, _with_another_actor, recompute=False)
+    target = tmp_path / "shop.jsonl"
+    for arguments in (("--to", str(target)), ()):
+        said = run(made.root, "catalog", "export", *arguments, code=6)
+        assert "event 5: it does not follow event 4" in said.err
+        assert "no import takes it" in said.err
+    assert said.out == target.read_text()
+    run(tmp_path, "catalog", "import", str(target), code=6)
+
+
 @pytest.mark.parametrize(
     ("change", "result"), [(_without_tail, "cut"), (_with_another_actor, "recomputed")], ids=["cut", "recomputed"]
 )

@@ -569,6 +569,32 @@ def test_paper_that_comes_into_trust_is_shown(own: Server) -> None:
     assert "CVE-2026-1" in own.runner.run(scenario())
 
 
+@pytest.mark.parametrize("path", ["/", "/catalog/event_log"])
+def test_page_says_whether_the_log_is_as_it_was_written(own: Server, path: str) -> None:
+    assert "The log is being followed" in read(own.get(path)).text
+    assert not own.site.edition.is_looked_over
+    own.site.edition.look_over()
+    assert "The log is unbroken; no promotion proves any of it" in read(own.get(path)).text
+    with closing(sqlite3.connect(own.made.layout.catalog)) as connection:
+        connection.executescript("DROP TRIGGER events_no_update; UPDATE events SET actor = '<b>' WHERE seq = 15")
+
+    async def scenario() -> None:
+        running = asyncio.create_task(refresher(own).run(own.site))
+        await until(lambda: own.site.edition.is_looked_over and bool(own.site.edition.datasette.pages.log.faults))
+        running.cancel()
+
+    own.runner.run(scenario())
+    page = read(own.get(path)).text
+    assert "The log is not as it was written: what is shown here is not to be believed." in page
+    assert "event 16: it does not follow event 15" in page
+
+
+def test_look_over_that_is_unwanted_says_nothing(own: Server) -> None:
+    own.site.edition.look_over(lambda: True)
+    own.site.edition.look_over()
+    assert own.site.edition.is_looked_over
+
+
 def test_request_that_is_being_answered_ends_on_the_edition_it_began_with(own: Server) -> None:
     async def scenario() -> None:
         old = own.site.edition

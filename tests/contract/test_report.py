@@ -6,6 +6,8 @@ import csv
 import html
 import json
 import re
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -122,6 +124,21 @@ def test_waivers_show_in_a_report(made: Catalogued, tmp_path: Path) -> None:
     page = (to / "index.html").read_text()
     assert "no-cve:low</span>: bob, until 2030-01-01 00:00:00 UTC: &lt;b&gt;because&lt;/b&gt;" in page
     assert "<b>because" not in page
+
+
+def test_report_of_a_broken_log_says_so(made: Catalogued, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with closing(sqlite3.connect(made.layout.catalog)) as connection:
+        connection.executescript("DROP TRIGGER events_no_update; UPDATE events SET actor = '<b>' WHERE seq = 15")
+    assert run(made, "web", "--to", str(tmp_path / "one")) == 6
+    assert run(made, "--all", "--to", str(tmp_path / "all"), "--json") == 6
+    said = capsys.readouterr()
+    assert "the log is not as it was written" in said.err
+    assert "event 16: it does not follow event 15" in json.loads(said.out.partition("\n")[2])["faults"][0]
+    for page in (tmp_path / "one", tmp_path / "all"):
+        text = (page / "index.html").read_text()
+        assert "The catalog's log is not as it was written" in text
+        assert "event 16: it does not follow event 15" in text
+        assert "It is not as it was written; no promotion proves any of it." in text
 
 
 def test_report_never_goes_over_what_is_there(made: Catalogued, tmp_path: Path) -> None:

@@ -9,9 +9,19 @@ from factory.model import Layout
 
 
 @dataclass(frozen=True)
+class Log:
+    """What the logs of the copy are worth: in `words`, and each `fault`, where they are not as they were written."""
+
+    words: str
+    faults: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Context:
-    """`made_at`: when the copy that is served was made; `numbers`: what it holds. Stands on Datasette as `pages`."""
+    """`made_at`: when the copy that is served was made; `numbers`: what it holds; `log`: None while its logs are being
+    followed. Stands on Datasette as `pages`."""
 
     layout: Layout
     made_at: str
     numbers: Numbers
+    log: Log | None = None

@@ -50,7 +50,7 @@ SHOWN: dict[str, Shown] = {
         "launched_at",
     ),
     "event_log": Shown(
-        "Log", "Who did what when. factory audit proves that it is as it was written.",
+        "Log", "Who did what when. Whether it is as it was written is said below.",
         ("action", "actor", "authenticated"),
         {"authenticated": "1: the actor is the fingerprint of a key whose signature was verified; 0: only the system's "
          "user, as it was called", **_SOURCE}, "seq",
