@@ -1,7 +1,7 @@
 """Rows as comma-separated values (RFC 4180, lines end in LF), for spreadsheets: nothing in a cell is run.
 
 A list is joined by spaces, a truth is `true` or `false`, nothing is empty. A text that a spreadsheet would take for a
-formula has an apostrophe put before it.
+formula has an apostrophe put before it; what has no shape (control characters, ends of lines) is written as its escape.
 """
 
 from __future__ import annotations
@@ -27,6 +27,14 @@ def csv_cell(value: Any) -> Any:
         value = " ".join(map(str, value))
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        return f"'{value}"
+    if isinstance(value, str):
+        shown = visible(value)
+        return f"'{shown}" if shown.startswith(("=", "+", "-", "@")) else shown
     return value
+
+
+def visible(text: str) -> str:
+    """A text on one line, with nothing in it that would act on who shows it or is not allowed in XML."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

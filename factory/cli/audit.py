@@ -129,7 +129,7 @@ def _rows(acted: Iterator[Acted], form: str) -> Iterator[Row]:
     if form == tables.JSON:
         return map(_json, acted)
     if form == tables.CSV:
-        return ({**_json(one), "details": one.event.details} for one in acted)
+        return ({**row, "details": json.dumps(row["details"])} for row in map(_json, acted))
     return ({**_json(one), "who": one.who} for one in acted)
 
 

@@ -1,7 +1,7 @@
 """An answer as rows: a table for people, `--json` for programs, `--csv` for spreadsheets. All three say the same.
 
-What a cell holds is shown, never run: control characters are escaped in a table, and in CSV a text that a spreadsheet
-would take for a formula is preceded by an apostrophe.
+What a cell holds is shown, never run: control characters are escaped in a table and in CSV, and there a text that a
+spreadsheet would take for a formula is preceded by an apostrophe.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import click
 
 from factory.cli import output
 from factory.errors import UsageError
-from factory.tabular import Row, write_csv
+from factory.tabular import Row, visible, write_csv
 
 TABLE, JSON, CSV = "table", "json", "csv"
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -102,7 +102,7 @@ def cell(value: Any, *, whole: bool = False) -> str:
     text = str(value)
     if not whole and text.startswith("sha256:") and len(text) == 71:
         return f"{text[:19]}…"
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+    return visible(text)
 
 
 def _table(columns: Sequence[str], rows: Iterable[Row]) -> None:

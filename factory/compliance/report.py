@@ -188,7 +188,7 @@ def tables_of(subject: Subject) -> dict[str, tuple[tuple[str, ...], list[Any]]]:
     facts = {
         **_row(subject), "role": image.role, "builder": image.builder, "tree": found.tree,
         "bake_key": last and last.bake_key, "parent": last and last.parent,
-        "settings": json.dumps(found.spec, sort_keys=True, ensure_ascii=False),
+        "settings": json.dumps(found.spec, sort_keys=True),
         **{f"artifact {one.format}": one.digest for one in found.artifacts},
         **{f"published {one.place}": one.native for one in found.locations},
         **({f"input {name}": digest for name, digest in last.inputs.items()} if last else {}),

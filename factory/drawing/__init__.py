@@ -5,8 +5,9 @@ reason holds is shown, not run: it is escaped for the form it goes into, and wha
 A graph of more nodes than LIMIT is drawn around its focus, and the picture says how many are left out.
 """
 
-from factory.drawing.graph import LIMIT, Graph, Node, bounded, visible
+from factory.drawing.graph import LIMIT, Graph, Node, bounded
 from factory.drawing.picture import STYLE, svg
 from factory.drawing.text import dot, tree
+from factory.tabular import visible
 
 __all__ = ["LIMIT", "STYLE", "Graph", "Node", "bounded", "dot", "svg", "tree", "visible"]

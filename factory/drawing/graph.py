@@ -105,11 +105,6 @@ def drawn(graph: Graph) -> list[tuple[Digest, Digest]]:
     return [(parent, child) for parent, children in graph.children.items() for child in children]
 
 
-def visible(text: str) -> str:
-    """A text on one line, with nothing in it that would act on who shows it or is not allowed in XML."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
-
-
 def short(digest: str) -> str:
     """The beginning of a digest."""
     return digest[:19]

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from factory.digest import Digest
-from factory.drawing.graph import Graph, visible
+from factory.drawing.graph import Graph
+from factory.tabular import visible
 
 _NARROWEST, _WIDEST, HIGH = 190, 330, 66
 _BESIDE, _BELOW, MARGIN = 70, 20, 14

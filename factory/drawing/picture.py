@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from xml.sax.saxutils import escape, quoteattr
 
-from factory.drawing.graph import Graph, Node, bounded, drawn, note, short, visible
+from factory.drawing.graph import Graph, Node, bounded, drawn, note, short
 from factory.drawing.layout import HIGH, MARGIN, PER_CHARACTER, Place, placed, wide_of, width_of
+from factory.tabular import visible
 
 STYLE = """
 .lineage { --line: #8a94a3; --box: #ffffff; --text: #1b2430; --soft: #566070; --base: #eef1f5; --focus: #0b5fb0;

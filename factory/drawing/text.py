@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from factory.digest import Digest
-from factory.drawing.graph import LIMIT, Graph, Node, bounded, drawn, note, short, visible
+from factory.drawing.graph import LIMIT, Graph, Node, bounded, drawn, note, short
+from factory.tabular import visible
 
 
 def dot(graph: Graph) -> str:

@@ -20,6 +20,7 @@ from factory import cli
 from factory.catalog import fleets
 from factory.catalog.database import Catalog
 from factory.catalog.fleets import Instance
+from factory.tabular import visible
 from factory.trust import statements
 
 
@@ -170,7 +171,8 @@ def test_show_of_a_shortened_digest_and_its_forms(ask: Asker) -> None:
     assert ask("show", old[:19], "--json").json["digest"] == old
     fields = {row["field"]: row["value"] for row in ask("show", old, "--csv").csv}
     assert fields["digest"] == old
-    assert fields["checks.1.message"] == HOSTILE
+    assert fields["checks.1.message"] == visible(HOSTILE)
+    assert "\x1b" not in ask("show", old, "--csv").out
     table = ask("show", old).out
     assert "1 passed, 1 skipped" in table
     assert "\x1b[31m" not in table
