@@ -282,7 +282,7 @@ def test_waiver_and_signers_stand_beside_a_promotion(own: Server) -> None:
     refresh(own)
     page = read(own.get(image(own, "web"))).text
     assert "no-cve:low bob, until 2030-01-01 00:00 UTC: <b>because</b>" in page
-    assert re.search(r"prod *[-0-9]+ [:0-9]+ UTC *2 *alice *bob *verified *no-cve", page)
+    assert re.search(r"prod *[-0-9]+ [:0-9]+ UTC *2 *in force *alice *bob *verified *[0-9a-f]{12} *no-cve", page)
 
 
 def test_image_without_a_signature_is_not_verified(server: Server) -> None:
