@@ -59,3 +59,9 @@ def end(catalog: Catalog, fleet: str) -> str | None:
     if not rows or rows[0]["rollout"] != (last and last.id):
         return None
     return str(rows[0]["wanted"])
+
+
+def ends(catalog: Catalog, fleet: str) -> frozenset[str]:
+    """The ids of the rollouts after which, and before the next, somebody began to destroy the fleet."""
+    sql = "SELECT DISTINCT rollout FROM fleet_orders WHERE fleet = ? AND wanted <> 'size' AND rollout IS NOT NULL"
+    return frozenset(str(row["rollout"]) for row in catalog.query(sql, [fleet]))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from factory.digest import Digest
-from factory.rollout.fleet import Serving
+from factory.rollout.history import Serving
 from factory.rollout.model import FleetSpec, Health, Instance, Observation
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,12 @@ import msgspec
 from factory import proc
 from factory.catalog import fleet_orders, rollouts
 from factory.catalog.database import Catalog
-from factory.rollout.model import FleetSpec, Image, Observation, Plan, State, Status
+from factory.rollout import history
+from factory.rollout.history import Ended, Serving
+from factory.rollout.model import FleetSpec, Observation, Plan, State, Status
 from factory.rollout.trusted import LOCAL
 
-
-@dataclass(frozen=True)
-class Serving:
-    """The generation that a fleet's traffic belongs to, and the image its instances are of."""
-
-    generation: int
-    image: Image
+_MOST_LOOKED_BACK = 1000
 
 
 def places(fleet: FleetSpec) -> tuple[str, ...]:
@@ -43,28 +39,27 @@ def serving(catalog: Catalog, fleet: str, observed: Observation) -> Serving | No
 
 def settled(catalog: Catalog, fleet: str, observed: Observation) -> Serving | None:
     """What is to serve after the last rollout that ended, whether there is an instance of it or not; None: nothing."""
-    if fleet_orders.end(catalog, fleet) is not None:
-        return None
-    for known in rollouts.known(catalog, fleet):
+    return history.settled(past(catalog, fleet), observed)
+
+
+def past(catalog: Catalog, fleet: str) -> Iterator[Ended]:
+    """The rollouts of a fleet that ended, the last one first."""
+    ends = fleet_orders.ends(catalog, fleet)
+    for known in _known(catalog, fleet):
         if known.ended is not None:
-            return _serving(plan_of(known), State(known.ended), observed)
-    return None
+            yield Ended(plan_of(known), State(known.ended), destroyed=known.id in ends)
+
+
+def _known(catalog: Catalog, fleet: str) -> Iterator[rollouts.Known]:
+    """Those that began, the last one first; mostly the first few will do."""
+    few = rollouts.known(catalog, fleet)
+    yield from few
+    yield from rollouts.known(catalog, fleet, _MOST_LOOKED_BACK)[len(few) :]
 
 
 def sized(catalog: Catalog, wanted: FleetSpec) -> FleetSpec:
     """A fleet of fleets.toml with the size that `factory fleet scale` gave it, where it did."""
     return replace(wanted, size=fleet_orders.size(catalog, wanted.name, wanted.size))
-
-
-def _serving(plan: Plan, ended: State, observed: Observation) -> Serving | None:
-    target = Serving(plan.generation, plan.target)
-    if plan.old is None or plan.old_generation is None:
-        is_left = ended == State.ROLLBACK_FAILED and observed.weights.get(plan.generation)
-        return target if ended == State.SUCCEEDED or is_left else None
-    old = Serving(plan.old_generation, plan.old)
-    if ended == State.ROLLBACK_FAILED:  # whichever has most of the traffic
-        return max((old, target), key=lambda one: observed.weights.get(one.generation, 0))
-    return target if ended == State.SUCCEEDED else old
 
 
 def plan_of(known: rollouts.Known) -> Plan:

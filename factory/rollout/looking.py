@@ -17,8 +17,8 @@ from factory.rollout import drift, providers, spec, trusted
 from factory.rollout import fleet as fleets
 from factory.rollout.drift import Drift, Standing
 from factory.rollout.engine import TRUST_S, Trust
-from factory.rollout.fleet import Serving
 from factory.rollout.flow import LayoutTrust
+from factory.rollout.history import Serving
 from factory.rollout.model import FleetSpec, Image
 from factory.rollout.sight import Seen, Sight
 
@@ -91,12 +91,13 @@ def look(layout: Layout, catalog: Catalog, name: str) -> Look:
     ended = fleet_orders.end(catalog, name)
     drifts = drift.find(standing)
     if serving is None and ended is None and not is_rolling:
-        drifts = (*_never(wanted), *drifts)
+        drifts = (_never(catalog, wanted), *drifts)
     return Look(standing, drifts, ground.said(serving, time.time())[1], known, ended)
 
 
-def _never(wanted: FleetSpec) -> tuple[Drift, ...]:
-    return (Drift(drift.Kind.MISSING, "no rollout of the fleet has succeeded yet", count=wanted.size),)
+def _never(catalog: Catalog, wanted: FleetSpec) -> Drift:
+    when = "since it was destroyed" if fleet_orders.ends(catalog, wanted.name) else "yet"
+    return Drift(drift.Kind.MISSING, f"no rollout has succeeded {when}", count=wanted.size)
 
 
 def _rolling(known: rollouts.Known | None) -> frozenset[int] | None:

@@ -18,8 +18,8 @@ from factory.rollout import fleet as fleets
 from factory.rollout.acting import Hand, rollout_of
 from factory.rollout.drift import Kind, Standing
 from factory.rollout.engine import AGAIN_S
-from factory.rollout.fleet import Serving
 from factory.rollout.heal import End, Limits, Move, Progress
+from factory.rollout.history import Serving
 from factory.rollout.looking import FleetTrust, Ground, between_s, images_of, steady
 from factory.rollout.model import Action, FleetSpec, Generation, Retire, Shift
 from factory.rollout.sight import Seen, Sight
@@ -178,7 +178,9 @@ def nothing_serves(catalog: Catalog, name: str) -> UsageError:
             where=f"fleet {name}",
             hint=f"factory fleet destroy {name} --yes goes on with it",
         )
-    why = "was destroyed" if ended is not None else "never had a rollout that succeeded"
+    since = "has had no rollout that succeeded since it was destroyed"
+    never = since if fleet_orders.ends(catalog, name) else "never had a rollout that succeeded"
+    why = "was destroyed" if ended is not None else never
     return UsageError(
         f"the fleet {name} {why}", where=f"fleet {name}", hint=f"factory rollout apply {name} brings it up"
     )

@@ -6,23 +6,20 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from factory import spec as images_spec
-from factory.catalog import rollouts
 from factory.catalog.database import Catalog
 from factory.digest import Digest
 from factory.errors import FactoryError, SpecError, TrustError, UsageError
 from factory.model import Layout
 from factory.rollout import fleet as fleets
-from factory.rollout import providers, spec, trusted
+from factory.rollout import history, providers, spec, trusted
 from factory.rollout.model import FleetSpec, Image, Observation, Plan, Stage, State
 from factory.rollout.plan import Moment, preview, stages
+from factory.rollout.providers import Provider
 from factory.trust import policy
-
-_MOST_LOOKED_BACK = 1000
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,8 @@ def prepare(layout: Layout, catalog: Catalog, name: str, wish: Wish = FORWARD) -
     refused: FactoryError | None = None
     if not faults:  # else there is no such image or channel to be asked for
         try:
-            target = _target(layout, catalog, wanted, wish)
+            before = None if not wish.back else _before(catalog, wanted.name, wish.to, provider)
+            target = _target(layout, wanted, before)
         except FactoryError as error:
             refused = error
     faults += spec.file_faults(wanted)
@@ -77,11 +75,15 @@ def prepare(layout: Layout, catalog: Catalog, name: str, wish: Wish = FORWARD) -
     return _prepared(catalog, wanted, target, provider.observe(), back=wish.back)
 
 
-def _target(layout: Layout, catalog: Catalog, wanted: FleetSpec, wish: Wish) -> Image:
+def _before(catalog: Catalog, fleet: str, to: Digest | None, provider: Provider) -> Image:
+    return previous(catalog, fleet, provider.observe()) if to is None else ran(catalog, fleet, to)
+
+
+def _target(layout: Layout, wanted: FleetSpec, before: Image | None) -> Image:
+    """What is to run, trusted; `before`: where it is to go back."""
     places = fleets.places(wanted)
-    if not wish.back:
+    if before is None:
         return trusted.target(layout, wanted, places)
-    before = previous(catalog, wanted.name) if wish.to is None else ran(catalog, wanted.name, wish.to)
     return trusted.require(layout, wanted, before.digest, f"{before.name}/{before.arch}", places)
 
 
@@ -121,25 +123,33 @@ def _prepared(catalog: Catalog, wanted: FleetSpec, target: Image, observed: Obse
     return Prepared(made, old_count, now is not None and now.image.digest == target.digest)
 
 
-def previous(catalog: Catalog, fleet: str) -> Image:
-    """The image that a fleet ran before the last rollout that succeeded. Raises UsageError where there was none, and
-    where that rollout was a way back itself: what it went away from is hardly what is wanted."""
-    for plan in _succeeded(catalog, fleet):
-        if plan.old is None:
-            continue
-        if plan.back:
-            raise UsageError(
-                f"the last rollout of {fleet} went back already, from {plan.old.digest}",
-                where=f"fleet {fleet}",
-                hint=f"factory rollout rollback {fleet} --to DIGEST says which of those that it ran: "
-                + ", ".join(_ran(catalog, fleet)),
-            )
-        return plan.old
-    raise UsageError(
-        f"the fleet {fleet} never ran another image",
-        where=f"fleet.{fleet}",
-        hint=f"factory rollout status {fleet}",
-    )
+def previous(catalog: Catalog, fleet: str, observed: Observation) -> Image:
+    """The image that a fleet ran before what serves now. Raises UsageError where there was none; where what serves was
+    brought by a rollback: what that went away from is hardly what is wanted; and where the way back was only half
+    gone: it is to be gone to its end."""
+    past = list(fleets.past(catalog, fleet))
+    if past and history.is_torn(past[0], observed):
+        old = past[0].plan.old
+        raise UsageError(
+            f"most of the traffic of {fleet} is back on {old and old.digest} already",
+            where=f"fleet {fleet}",
+            hint=f"factory drift {fleet} --heal brings the rest back; --to DIGEST goes back further",
+        )
+    before = history.before(past, observed)
+    if before is None:
+        raise UsageError(
+            f"the fleet {fleet} never ran another image",
+            where=f"fleet.{fleet}",
+            hint=f"factory rollout status {fleet}; factory drift {fleet} --heal brings back what is gone of it",
+        )
+    if before.was_left:
+        raise UsageError(
+            f"the last rollout of {fleet} went back already, from {before.image.digest}",
+            where=f"fleet {fleet}",
+            hint=f"factory rollout rollback {fleet} --to DIGEST says which of those that it ran: "
+            + ", ".join(_ran(catalog, fleet)),
+        )
+    return before.image
 
 
 def ran(catalog: Catalog, fleet: str, digest: Digest) -> Image:
@@ -152,14 +162,11 @@ def ran(catalog: Catalog, fleet: str, digest: Digest) -> Image:
 
 
 def _ran(catalog: Catalog, fleet: str) -> dict[Digest, Image]:
-    """The images that a fleet ran, the last one first."""
-    plans = list(_succeeded(catalog, fleet))
-    images = [*(plan.target for plan in plans), *(plan.old for plan in plans if plan.old is not None)]
-    return {image.digest: image for image in images}
-
-
-def _succeeded(catalog: Catalog, fleet: str) -> Iterator[Plan]:
-    """The rollouts of a fleet that succeeded, the last one first."""
-    for known in rollouts.known(catalog, fleet, _MOST_LOOKED_BACK):
-        if known.ended == State.SUCCEEDED:
-            yield fleets.plan_of(known)
+    """The images that a fleet ran, the last one first; what could not be brought back among them."""
+    found: dict[Digest, Image] = {}
+    for one in fleets.past(catalog, fleet):
+        target = one.plan.target if one.state != State.ROLLED_BACK else None
+        for image in (target, one.plan.old):
+            if image is not None:
+                found.setdefault(image.digest, image)
+    return found

@@ -13,8 +13,8 @@ from factory.catalog import rollouts
 from factory.catalog.database import Catalog
 from factory.rollout import fleet as fleets
 from factory.rollout.acting import Hand
-from factory.rollout.fleet import Serving
 from factory.rollout.heal import Limits
+from factory.rollout.history import Serving
 from factory.rollout.looking import Ground
 from factory.rollout.mending import Mended, Mender, Tell
 from factory.rollout.model import FleetSpec, Generation

@@ -46,5 +46,11 @@ def behave(layout: Layout, digest: Digest, behaviour: Behaviour) -> None:
     path.write_text(json.dumps({**_read(path), digest: asdict(behaviour)}))
 
 
+def reboot(layout: Layout, fleet: str = "web") -> None:
+    """Every instance of a fleet is gone, as after the host started anew."""
+    path = layout.state / f"world-{fleet}.json"
+    path.write_text(json.dumps({**_read(path), "instances": {}, "weights": {}, "draining": []}))
+
+
 def _read(path: Path) -> dict:  # type: ignore[type-arg]
     return json.loads(path.read_text()) if path.exists() else {}

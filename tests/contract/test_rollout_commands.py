@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import rollout_factory
+import simulated_local
 from rollout_factory import Shop, numbers
 from simulated_provider import SimulatedProvider
 
@@ -341,6 +342,43 @@ def test_second_rollback_does_not_bring_back_what_the_first_went_away_from(runni
     assert "no digest" in running.rollout("rollback", "web", "--to", "second", code=2).err
     assert running.running == {second}
     assert third not in running.running
+
+
+def test_rollback_after_an_end_of_the_fleet_brings_back_what_ran_before(running: Shop) -> None:
+    running.rollout("apply", "web")
+    running.run("fleet", "destroy", "web", "--yes")
+    running.release("third")
+    running.rollout("apply", "web")
+    running.rollout("rollback", "web")
+    assert running.running == {running.releases[1]}
+
+
+def test_fleet_that_is_gone_and_whose_next_rollout_failed_is_healed_or_rolled_back(running: Shop) -> None:
+    first, second = running.releases
+    running.fleet(deadline_s=1)
+    running.behave(second, healthy_after_s=None)
+    simulated_local.reboot(running.signed.layout)
+    running.rollout("apply", "web", code=8)
+    assert running.run("fleet", "list", "--json").json["fleets"][0]["digest"] == first
+    assert "3 missing" in running.run("drift", "web", code=5).err
+    other = rollout_factory.copy(running, running.signed.root.parent.with_name("other"), running.capsys)
+    running.rollout("rollback", "web")
+    assert running.running == {first}
+    assert "never ran another image" in running.rollout("rollback", "web", code=2).err
+    other.run("drift", "web", "--heal", "--budget", "3")
+    assert other.running == {first}
+    assert "never ran another image" in other.rollout("rollback", "web", code=2).err
+
+
+def test_fleet_that_was_destroyed_and_whose_next_rollout_failed_is_to_run_nothing(running: Shop) -> None:
+    running.run("fleet", "destroy", "web", "--yes")
+    running.fleet(deadline_s=1)
+    running.behave(running.releases[1], healthy_after_s=None)
+    running.rollout("apply", "web", code=8)
+    assert "no rollout has succeeded since it was destroyed" in running.run("drift", "web", code=5).out
+    assert "since it was destroyed" in running.run("drift", "web", "--heal", code=2).err
+    running.rollout("rollback", "web")
+    assert running.running == {running.releases[0]}
 
 
 def test_rollback_to_an_image_ends_what_is_under_way_and_goes_there(running: Shop) -> None:

@@ -16,8 +16,8 @@ from examples import some
 from factory.errors import ProviderError
 from factory.rollout import drift, heal
 from factory.rollout.drift import Illness, Kind, Standing
-from factory.rollout.fleet import Serving
 from factory.rollout.heal import End, Limits, Move
+from factory.rollout.history import Serving
 from factory.rollout.model import Action, Deadline, Deadlines, FleetSpec, Generation, Launch, Observation, Shift
 
 LEFT = 3

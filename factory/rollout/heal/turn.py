@@ -8,9 +8,9 @@ from functools import cached_property
 
 from factory.rollout import drift
 from factory.rollout.drift import Kind, Standing
-from factory.rollout.fleet import Serving
 from factory.rollout.heal.moves import End, Limits
 from factory.rollout.heal.progress import Progress
+from factory.rollout.history import Serving
 from factory.rollout.machine import traffic
 from factory.rollout.model import Instance, Launch, Retire, Shift
 
