@@ -159,6 +159,9 @@ def _hint(name: str, found: Look) -> str:
         return f"{brings}; factory fleet destroy {name} --yes ends what runs" if found.standing.present else brings
     if found.refused is not None:
         return f"nothing of the image that serves is launched any more: {found.refused}; {apply} brings what may run"
+    if found.next_step is not None:
+        keeps = f"factory drift {name} --heal keeps generation {found.standing.serving.generation} only"
+        return f"{found.next_step}; {keeps}"
     return f"factory drift {name} --heal replaces what drifted"
 
 

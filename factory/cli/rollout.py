@@ -163,6 +163,8 @@ def _drive(layout: Layout, fleet: str, wanted: _Wanted) -> None:
     picture = live.picture()
     if status is None and failed is None:
         failed = _astray(layout, fleet)
+    if failed is not None and picture.next_step is not None:
+        failed.hint = picture.next_step
     if wanted.as_json:
         output.document(view.as_json(picture))
     elif status is None and failed is None:
@@ -299,7 +301,8 @@ def wait(obj: dict[str, Any], /, fleet: str, timeout_s: float, digest: str | Non
     kind = RolledBackError if status.state == State.ROLLED_BACK else RollbackFailedError
     if as_json:
         raise click.exceptions.Exit(kind.exit_code)
-    raise kind(f"{status.state}: {status.reason}")
+    hint = live.picture().next_step if status.state == State.ROLLBACK_FAILED else None
+    raise kind(f"{status.state}: {status.reason}", where=f"fleet {fleet}", hint=hint)
 
 
 @dataclass(frozen=True)

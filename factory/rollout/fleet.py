@@ -14,7 +14,7 @@ import msgspec
 from factory import proc
 from factory.catalog import fleet_orders, rollouts
 from factory.catalog.database import Catalog
-from factory.rollout import history
+from factory.rollout import advice, history
 from factory.rollout.history import Ended, Serving
 from factory.rollout.model import FleetSpec, Observation, Plan, State, Status
 from factory.rollout.trusted import LOCAL
@@ -55,6 +55,14 @@ def _known(catalog: Catalog, fleet: str) -> Iterator[rollouts.Known]:
     few = rollouts.known(catalog, fleet)
     yield from few
     yield from rollouts.known(catalog, fleet, _MOST_LOOKED_BACK)[len(few) :]
+
+
+def next_step(catalog: Catalog, wanted: FleetSpec, observed: Observation) -> str | None:
+    """What to do where the last rollout of a fleet failed and could not go back; None where nothing is."""
+    known = rollouts.last(catalog, wanted.name)
+    if known is None or known.ended != State.ROLLBACK_FAILED:
+        return None
+    return advice.after_failure(sized(catalog, wanted), list(past(catalog, wanted.name)), observed)
 
 
 def sized(catalog: Catalog, wanted: FleetSpec) -> FleetSpec:

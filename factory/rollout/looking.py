@@ -64,13 +64,14 @@ class Ground:
 @dataclass(frozen=True)
 class Look:
     """What `factory drift` found. `refused`: why what serves may not be launched any more. `ended`: `destroy` or
-    `destroyed`, of a fleet that somebody ended."""
+    `destroyed`, of a fleet that somebody ended. `next_step`: what to do after a rollout that could not go back."""
 
     standing: Standing
     drifts: tuple[Drift, ...]
     refused: str | None
     rollout: rollouts.Known | None
     ended: str | None
+    next_step: str | None = None
 
     @property
     def fleet(self) -> FleetSpec:
@@ -92,7 +93,8 @@ def look(layout: Layout, catalog: Catalog, name: str) -> Look:
     drifts = drift.find(standing)
     if serving is None and ended is None and not is_rolling:
         drifts = (_never(catalog, wanted), *drifts)
-    return Look(standing, drifts, ground.said(serving, time.time())[1], known, ended)
+    refused, next_step = ground.said(serving, time.time())[1], fleets.next_step(catalog, wanted, seen.observed)
+    return Look(standing, drifts, refused, known, ended, next_step)
 
 
 def _never(catalog: Catalog, wanted: FleetSpec) -> Drift:

@@ -25,7 +25,8 @@ class Event:
 @dataclass(frozen=True)
 class Picture:
     """`unseen`: why the provider could not be asked; `answers`: what is known of instances' health beside what their
-    provider says. `driven`: a living process works on the fleet."""
+    provider says. `driven`: a living process works on the fleet. `next_step`: what an operator is to do after a rollout
+    that could not go back."""
 
     fleet: FleetSpec
     at: float
@@ -36,6 +37,7 @@ class Picture:
     unseen: str | None
     answers: Mapping[str, Answer]
     driven: bool
+    next_step: str | None = None
 
     def is_healthy(self, one: Instance) -> bool | None:
         """What is known of an instance's health; None: nothing."""

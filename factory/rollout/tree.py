@@ -72,6 +72,8 @@ def _rollout(picture: Picture, plan: Plan, status: Status, room: Room) -> Iterat
     yield Line(f"  {how}: {was} -> {room.digest(plan.target.digest)}", "soft")
     if status.reason:
         yield Line(f"  {status.reason}", "bad")
+    if picture.next_step is not None:
+        yield Line(f"  next: {picture.next_step}", "strong")
     if (why := waiting(picture)) is not None:
         yield Line(f"  waits: {why}", "bad" if status.paused or status.ill_since is not None else "plain")
     if status.state not in TERMINAL and status.no_return_at is not None:

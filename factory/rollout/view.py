@@ -50,6 +50,7 @@ def gather(layout: Layout, catalog: Catalog, wanted: FleetSpec, at: float) -> Pi
         unseen,
         answers,
         driven,
+        None if unseen is not None else fleets.next_step(catalog, wanted, observed),
     )
 
 
@@ -102,6 +103,7 @@ def as_json(picture: Picture) -> dict[str, Any]:
         "paused": (status and status.paused) or None,
         "reason": (status and (status.why_paused or status.reason)) or None,
         "waiting": waiting(picture),
+        "next": picture.next_step,
         "no_return_at": status and _time(status.no_return_at),
         "driven": picture.driven,
         "unseen": picture.unseen,

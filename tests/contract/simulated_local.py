@@ -52,5 +52,15 @@ def reboot(layout: Layout, fleet: str = "web") -> None:
     path.write_text(json.dumps({**_read(path), "instances": {}, "weights": {}, "draining": []}))
 
 
+def lose_one(layout: Layout, generation: int, fleet: str = "web") -> None:
+    """An instance of a generation is gone by itself."""
+    path = layout.state / f"world-{fleet}.json"
+    with SimulatedProvider(path, time.time)._locked():
+        world = _read(path)
+        del world["instances"][min(name for name, one in world["instances"].items() if one["generation"] == generation)]
+        path.with_suffix(".lost").write_text(json.dumps(world))
+        path.with_suffix(".lost").replace(path)
+
+
 def _read(path: Path) -> dict:  # type: ignore[type-arg]
     return json.loads(path.read_text()) if path.exists() else {}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import rollout_factory
 import simulated_local
-from rollout_factory import Shop, numbers
+from rollout_factory import Result, Shop, numbers
 from simulated_provider import SimulatedProvider
 
 from factory.catalog import check
@@ -465,6 +465,93 @@ def test_rollout_under_way_is_brought_back_though_fleets_toml_is_broken(running:
     assert "factory_fleet_size" in running.rollout("metrics", "--all").out
     assert "it is ended as it was planned" in running.run("fleet", "destroy", "web", "--yes").err
     assert "fleet.other" in running.rollout("metrics", "--all", code=2).err
+
+
+# --- where there was no way back
+
+NO_WAY_BACK = """
+[fleet.web.deadlines]
+rollback = { seconds = 0.5, then = "continue" }
+launch = { seconds = 5 }
+"""
+
+
+def torn(shop: Shop, weight: int) -> Result:
+    """The second release serves, and the third could not go back: it has so much of the traffic, and an instance of
+    the second is gone."""
+    shop.rollout("apply", "web")
+    shop.release("third")
+    shop.fleet(pause_s=1000 if weight == 34 else 0, bake_s=1000)
+    path = shop.signed.root / "fleets.toml"
+    held = "{ weight = 67, pause_s = 1000 }"
+    path.write_text(path.read_text().replace("{ weight = 67 }", held if weight == 67 else "{ weight = 67 }"))
+    path.write_text(path.read_text() + NO_WAY_BACK)
+    driving = shop.start("rollout", "apply", "web")
+    where = State.BAKING if weight == 100 else State.ANALYSING
+    shop.until(lambda status: status.state == where and status.step == {34: 0, 67: 1, 100: 2}[weight])
+    simulated_local.lose_one(shop.signed.layout, generation=2)
+    shop.rollout("abort", "web")
+    failed = driving.ended(9)
+    shop.fleet()
+    return Result(9, "", failed)
+
+
+def generations(shop: Shop) -> dict[int, int]:
+    seen = shop.rollout("status", "web", "--json").json["instances"]
+    there = [one["generation"] for one in seen if one["state"] != "stopping"]
+    return {number: there.count(number) for number in sorted(set(there))}
+
+
+def test_rollback_after_exit_9_brings_back_what_ran_before_it(running: Shop) -> None:
+    failed = torn(running, 100).err
+    _, second, third = running.releases
+    brings = f"factory rollout rollback web brings back {second[:19]}…"
+    assert brings in failed
+    assert f"next: generation 3, which failed, serves: {brings}" in running.rollout("status", "web").out
+    assert brings in running.rollout("status", "web", "--json").json["next"]
+    assert brings in running.rollout("wait", "web", code=9).err
+    assert brings in running.rollout("apply", "web", code=5).err
+    assert f"{brings}; " in (drifted := running.run("drift", "web", code=5).err)
+    assert "factory drift web --heal keeps generation 3 only" in drifted
+    running.run("drift", "web", "--heal", "--budget", "2")
+    assert running.running == {third}
+    running.rollout("rollback", "web")
+    assert running.running == {second}
+    assert running.rollout("status", "web", "--json").json["next"] is None
+    assert f"went back already, from {third}" in running.rollout("rollback", "web", code=2).err
+
+
+def test_way_back_that_was_half_gone_is_gone_to_its_end(running: Shop) -> None:
+    failed = torn(running, 34).err
+    first, second, _ = running.releases
+    assert "generation 2 of" in failed
+    assert "serves: factory drift web --heal --budget 2 has it serve alone" in failed
+    assert f"back on {second} already" in running.rollout("rollback", "web", code=2).err
+    assert generations(running) == {2: 2, 3: 2}
+    running.run("drift", "web", "--heal", "--budget", "2")
+    assert generations(running) == {2: 3}
+    assert running.rollout("status", "web", "--json").json["next"] is None
+    running.rollout("rollback", "web")
+    assert running.running == {first}
+
+
+def test_rollback_where_both_have_traffic_brings_back_what_ran_before(running: Shop) -> None:
+    assert "factory rollout rollback web brings back" in torn(running, 67).err
+    path = running.signed.root / "fleets.toml"
+    path.write_text(path.read_text().replace("max = 7", "max = 8"))
+    running.rollout("rollback", "web")
+    assert generations(running) == {4: 3}
+    assert running.running == {running.releases[1]}
+
+
+def test_first_rollout_that_could_not_go_back_says_what_is_left_to_do(shop: Shop) -> None:
+    shop.fleet(bake_s=1000)
+    driving = shop.start("rollout", "apply", "web")
+    driving.says("BAKING")
+    shop.rollout("abort", "web")
+    said = driving.ended(9)
+    assert "nothing ran before it: factory rollout apply web brings another image" in said
+    assert "never ran another image" in shop.rollout("rollback", "web", code=2).err
 
 
 # --- trust
