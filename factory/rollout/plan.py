@@ -69,8 +69,8 @@ def most_instances(fleet: FleetSpec, old_count: int) -> int:
     return most
 
 
-def preview(plan: Plan, old_count: int) -> list[Moment]:
-    """The steps of a plan, for people."""
+def preview(plan: Plan, old_count: int, other_count: int = 0) -> list[Moment]:
+    """The steps of a plan, for people. `other_count`: instances that are of neither side; they stay to the end."""
     fleet, left = plan.fleet, old_count
     found: list[Moment] = []
     for number, stage in enumerate(plan.stages):
@@ -82,7 +82,7 @@ def preview(plan: Plan, old_count: int) -> list[Moment]:
             parts.append(f"wait {stage.pause_s:g} s")
         if stage.analyse:
             parts.append("analyse")
-        most = left + stage.count + stage.baseline
+        most = other_count + left + stage.count + stage.baseline
         serving = min(left + _before(plan, number), left + stage.count)
         if stage.old_count is not None and stage.old_count < left:
             parts.append(f"then retire {left - stage.old_count} of generation {plan.old_generation}")
@@ -90,10 +90,12 @@ def preview(plan: Plan, old_count: int) -> list[Moment]:
             serving = min(serving, left + stage.count)
         found.append(Moment(", ".join(parts), stage.weight, most, serving))
     if fleet.bake_s:
-        found.append(Moment(f"watch for {fleet.bake_s:g} s", 100, left + fleet.size, fleet.size))
-    if left and not plan.is_rolling:
-        what = f"point of no return; drain and retire generation {plan.old_generation}"
-        found.append(Moment(what, 100, left + fleet.size, fleet.size))
+        found.append(Moment(f"watch for {fleet.bake_s:g} s", 100, other_count + left + fleet.size, fleet.size))
+    leaving = [f"generation {plan.old_generation}"] if left and not plan.is_rolling else []
+    leaving += [f"{other_count} of other generations"] if other_count else []
+    if leaving:
+        what = f"point of no return; drain and retire {' and '.join(leaving)}"
+        found.append(Moment(what, 100, other_count + left + fleet.size, fleet.size))
     return found
 
 

@@ -16,6 +16,7 @@ from factory.errors import FactoryError, SpecError, TrustError, UsageError
 from factory.model import Layout
 from factory.rollout import fleet as fleets
 from factory.rollout import history, providers, spec, trusted
+from factory.rollout.history import Serving
 from factory.rollout.model import FleetSpec, Image, Observation, Plan, Stage, State
 from factory.rollout.plan import Moment, preview, stages
 from factory.rollout.providers import Provider
@@ -35,16 +36,23 @@ FORWARD = Wish()
 
 @dataclass(frozen=True)
 class Prepared:
-    """A rollout that could begin. `old_count`: instances that serve now. `unchanged`: of that image already."""
+    """A rollout that could begin. `old_count`: instances that serve now. `unchanged`: of that image already.
+    `others`: ids of instances of other generations, which are there until its end."""
 
     plan: Plan
     old_count: int
     unchanged: bool
+    others: tuple[str, ...] = ()
 
     @property
     def moments(self) -> list[Moment]:
         """The steps, for people."""
-        return preview(self.plan, self.old_count)
+        return preview(self.plan, self.old_count, len(self.others))
+
+    @property
+    def most(self) -> int:
+        """How many instances there would be at once."""
+        return max(moment.most for moment in self.moments)
 
 
 def prepare(layout: Layout, catalog: Catalog, name: str, wish: Wish = FORWARD) -> Prepared:
@@ -98,7 +106,9 @@ def _refused(name: str, faults: list[str], refused: FactoryError | None = None) 
 
 def _prepared(catalog: Catalog, wanted: FleetSpec, target: Image, observed: Observation, *, back: bool) -> Prepared:
     now = fleets.serving(catalog, wanted.name, observed)
-    old_count = 0 if now is None else len(observed.of(now.generation))
+    staying = [one for one in observed.instances if one.state != "stopping"]
+    others = tuple(sorted(one.id for one in staying if now is None or one.generation != now.generation))
+    old_count = len(staying) - len(others)
     number = fleets.next_generation(catalog, wanted.name, observed)
     steps = stages(wanted, old_count)
     if back and old_count and wanted.strategy != "rolling":
@@ -114,13 +124,32 @@ def _prepared(catalog: Catalog, wanted: FleetSpec, target: Image, observed: Obse
         baseline_generation=number + 1 if now is not None and any(stage.baseline for stage in steps) else None,
         back=back,
     )
-    most = max([len(observed.instances), *(moment.most for moment in preview(made, old_count))])
-    if most > wanted.max:
-        raise _refused(
-            wanted.name,
-            [f"it would have {most} instances at once, and max is {wanted.max}: raise max, or lower size or surge"],
-        )
-    return Prepared(made, old_count, now is not None and now.image.digest == target.digest)
+    prepared = Prepared(made, old_count, now is not None and now.image.digest == target.digest, others)
+    crowd = prepared.most - (len(others) if prepared.unchanged else 0)
+    if crowd > wanted.max:
+        raise _crowded(prepared, crowd, observed, fleets.settled(catalog, wanted.name, observed))
+    return prepared
+
+
+def _crowded(prepared: Prepared, most: int, observed: Observation, settled: Serving | None) -> SpecError:
+    """Why there is no room, and how it is made. What is left over goes only by healing, which keeps what serves."""
+    wanted, others = prepared.plan.fleet, prepared.others
+    name, where = wanted.name, f"fleet.{wanted.name}"
+    said = f"it would have {most} instances at once, and max is {wanted.max}"
+    if most - len(others) > wanted.max or not others:
+        return SpecError(f"{said}: raise max, or lower size or surge", where=where, hint="nothing was launched")
+    said += f"; {len(others)} of them {'is' if len(others) == 1 else 'are'} left over: {', '.join(others)}"
+    heal = f"factory drift {name} --heal"
+    apart = {one.generation for one in observed.instances if one.id in others}
+    if settled is None:
+        how = f"raise max; or factory fleet destroy {name} --yes ends what is left"
+    elif sent := sum(observed.weights.get(number, 0) for number in apart - {settled.generation}):
+        alone = f"{heal} would have generation {settled.generation} serve alone"
+        how = f"raise max: {sent}% of the traffic goes there, and {alone}"
+    else:
+        budget = max(len(others), wanted.size - prepared.old_count)
+        how = f"factory drift {name} shows what is left over, --heal --budget {budget} removes it; or raise max"
+    return SpecError(said, where=where, hint=f"nothing was launched; {how}")
 
 
 def previous(catalog: Catalog, fleet: str, observed: Observation) -> Image:

@@ -40,9 +40,9 @@ def shop(
     made.end_all()
 
 
-def sized(shop: Shop, size: int = 3, least: int = 2, most: int = 7) -> None:
+def sized(shop: Shop, size: int = 3, least: int = 2, most: int = 7, strategy: str = "canary") -> None:
     """Write fleets.toml."""
-    shop.fleet(deadline_s=1)
+    shop.fleet(strategy, deadline_s=1)
     path = shop.signed.root / "fleets.toml"
     said = path.read_text().replace("size = 3", f"size = {size}").replace("min = 3", f"min = {least}")
     path.write_text(said.replace("max = 7", f"max = {most}"))
@@ -67,6 +67,13 @@ def add(world: World, generation: int, digest: str | None, count: int = 1) -> No
 def lose(world: World, count: int = 1) -> None:
     for name in sorted(world.instances)[:count]:
         del world.instances[name]
+
+
+def stop(world: World, generation: int) -> None:
+    """Its instances are on their way out, for a while."""
+    for one in world.instances.values():
+        if one["generation"] == generation:
+            one["stopping_since"] = time.time() + 60
 
 
 def aged(world: World, age_s: float) -> None:
@@ -261,6 +268,59 @@ def test_healing_scaling_and_destroying_wait_for_a_rollout(shop: Shop) -> None:
     refused = shop.run("fleet", "scale", "web", "5", code=7).err
     assert "a rollout of web goes on (ANALYSING)" in refused
     assert "factory rollout apply web drives it" in refused
+
+
+# --- what is left over counts in a rollout
+
+
+@pytest.mark.parametrize(("strategy", "most", "fits"), [("canary", 7, 8), ("blue-green", 7, 8), ("rolling", 5, 6)])
+def test_rollout_that_does_not_fit_beside_what_is_left_over_is_refused(
+    shop: Shop, strategy: str, most: int, fits: int
+) -> None:
+    shop.release("second")
+    change(shop, lambda world: add(world, 9, sha("somebody else's"), 2))
+    sized(shop, most=most, strategy=strategy)
+    for command in ("plan", "apply"):
+        refused = shop.rollout(command, "web", code=2).err
+        assert f"it would have {fits} instances at once, and max is {most}; 2 of them are left over: " in refused
+        assert "factory drift web shows what is left over, --heal --budget 2 removes it; or raise max" in refused
+    assert len(shop.world.instances) == 5
+    other = rollout_factory.copy(shop, shop.signed.root.parent.with_name("other"), shop.capsys)
+    sized(other, most=fits, strategy=strategy)
+    steps = other.rollout("plan", "web", "--json").json["steps"]
+    assert max(step["most"] for step in steps) == fits
+    assert "2 of other generations" in steps[-1]["what"]
+    shop.run("drift", "web", "--heal", "--budget", "2")
+    shop.rollout("apply", "web")
+    assert shop.running == {shop.releases[1]}
+
+
+def test_what_is_left_over_goes_with_the_old_ones_where_there_is_room(shop: Shop) -> None:
+    second = shop.release("second")
+    change(shop, lambda world: add(world, 9, sha("somebody else's"), 2))
+    sized(shop, most=8)
+    shop.rollout("apply", "web")
+    assert shop.running == {second}
+
+
+def test_what_is_stopping_and_what_is_left_over_of_a_fleet_that_is_not_to_change_are_no_hindrance(shop: Shop) -> None:
+    change(shop, lambda world: add(world, 9, sha("somebody else's"), 2))
+    assert "2 of a wrong image" in shop.run("drift", "web", code=5).err
+    assert "runs the image that is wanted already" in shop.rollout("apply", "web", code=5).err
+    shop.release("second")
+    change(shop, lambda world: stop(world, 9))
+    assert max(step["most"] for step in shop.rollout("plan", "web", "--json").json["steps"]) == 6
+
+
+def test_left_overs_of_a_fleet_that_is_to_run_nothing_are_ended_with_it(shop: Shop) -> None:
+    shop.run("fleet", "destroy", "web", "--yes")
+    change(shop, lambda world: add(world, 9, sha("somebody else's"), 5))
+    refused = shop.rollout("plan", "web", code=2).err
+    assert "it would have 8 instances at once" in refused
+    assert "factory fleet destroy web --yes ends what is left" in refused
+    shop.run("fleet", "destroy", "web", "--yes")
+    shop.rollout("apply", "web")
+    assert shop.running == {shop.releases[0]}
 
 
 # --- size

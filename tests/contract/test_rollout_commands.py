@@ -513,6 +513,10 @@ def test_rollback_after_exit_9_brings_back_what_ran_before_it(running: Shop) -> 
     assert brings in running.rollout("apply", "web", code=5).err
     assert f"{brings}; " in (drifted := running.run("drift", "web", code=5).err)
     assert "factory drift web --heal keeps generation 3 only" in drifted
+    refused = running.rollout("rollback", "web", code=2).err
+    assert "it would have 8 instances at once, and max is 7; 2 of them are left over: i-5, i-6" in refused
+    assert "--heal --budget 2 removes it; or raise max" in refused
+    assert generations(running) == {2: 2, 3: 3}
     running.run("drift", "web", "--heal", "--budget", "2")
     assert running.running == {third}
     running.rollout("rollback", "web")
@@ -537,6 +541,9 @@ def test_way_back_that_was_half_gone_is_gone_to_its_end(running: Shop) -> None:
 
 def test_rollback_where_both_have_traffic_brings_back_what_ran_before(running: Shop) -> None:
     assert "factory rollout rollback web brings back" in torn(running, 67).err
+    refused = running.rollout("rollback", "web", code=2).err
+    assert "raise max: 33% of the traffic goes there" in refused
+    assert "--budget" not in refused
     path = running.signed.root / "fleets.toml"
     path.write_text(path.read_text().replace("max = 7", "max = 8"))
     running.rollout("rollback", "web")
