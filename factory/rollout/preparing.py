@@ -138,7 +138,7 @@ def _crowded(prepared: Prepared, most: int, observed: Observation, settled: Serv
     said = f"it would have {most} instances at once, and max is {wanted.max}"
     if most - len(others) > wanted.max or not others:
         return SpecError(f"{said}: raise max, or lower size or surge", where=where, hint="nothing was launched")
-    said += f"; {len(others)} of them {'is' if len(others) == 1 else 'are'} left over: {', '.join(others)}"
+    said += f"; {len(others)} of them {'is' if len(others) == 1 else 'are'} left over: {_listed(others)}"
     heal = f"factory drift {name} --heal"
     apart = {one.generation for one in observed.instances if one.id in others}
     if settled is None:
@@ -150,6 +150,10 @@ def _crowded(prepared: Prepared, most: int, observed: Observation, settled: Serv
         budget = max(len(others), wanted.size - prepared.old_count)
         how = f"factory drift {name} shows what is left over, --heal --budget {budget} removes it; or raise max"
     return SpecError(said, where=where, hint=f"nothing was launched; {how}")
+
+
+def _listed(ids: tuple[str, ...], most: int = 5) -> str:
+    return ", ".join(ids[:most]) + (f" and {len(ids) - most} more" if len(ids) > most else "")
 
 
 def previous(catalog: Catalog, fleet: str, observed: Observation) -> Image:
