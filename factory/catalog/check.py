@@ -127,6 +127,8 @@ def _contents(connection: sqlite3.Connection) -> Iterator[str]:
         members = contents.members(connection, identity)
         if contents.set_digest(members) != unpacked(digest) or len(members) != size:
             yield f"the package set {unpacked(digest)} does not have its digest"
+    for number, name in contents.misnamed_packages(connection):
+        yield f"package {number} ({name[:80]}) has another type or purl than what it is made of gives"
     for digest, facts in connection.execute("SELECT digest, facts FROM specs"):
         if of_bytes(facts.encode()) != unpacked(digest):
             yield f"what images.toml said, {unpacked(digest)}, does not have its digest"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -212,6 +212,14 @@ def put_package(connection: sqlite3.Connection, package: InstalledPackage) -> in
         "packages",
         {**asdict(package), "sha256": sha256, "type": PACKAGE_TYPE, "purl": purl_of(package).to_string()},
     )
+
+
+def misnamed_packages(connection: sqlite3.Connection) -> Iterator[tuple[int, str]]:
+    """(number, name) of each package whose type or purl, which no digest has, is not what follows from the rest."""
+    sql = "SELECT id, type, purl, name, version, arch, source, source_version FROM packages ORDER BY id"
+    for number, kind, purl, *said in connection.execute(sql):
+        if (kind, purl) != (PACKAGE_TYPE, purl_of(InstalledPackage(*said)).to_string()):
+            yield number, said[0]
 
 
 def _installed(pins: Iterable[Package], installed: Iterable[InstalledPackage]) -> list[InstalledPackage]:

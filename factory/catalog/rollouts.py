@@ -110,7 +110,11 @@ def take_lease(catalog: Catalog, fleet: str, holder: Mapping[str, Any], is_alive
 def end_lease(catalog: Catalog, fleet: str, fence: int) -> None:
     """Let go of a lease."""
     with catalog.writing() as database:
-        database.conn.execute("INSERT OR IGNORE INTO fleet_lease_ends VALUES (?, ?, ?)", [fleet, fence, now()])
+        sql = (
+            "INSERT INTO fleet_lease_ends SELECT ?1, ?2, ?3"
+            " WHERE NOT EXISTS (SELECT 1 FROM fleet_lease_ends WHERE fleet = ?1 AND fence = ?2)"
+        )
+        database.conn.execute(sql, [fleet, fence, now()])
 
 
 def holder(catalog: Catalog, fleet: str) -> dict[str, Any] | None:
@@ -180,10 +184,13 @@ def intend(catalog: Catalog, fence: int, fleet: str, actions: Iterable[str], rol
 
 def finish(catalog: Catalog, outcomes: Mapping[int, str | None]) -> None:
     """Note how calls went: number of the intent -> None, or why it could not be done."""
+    sql = (
+        "INSERT INTO rollout_intent_ends SELECT ?1, ?2, ?3, ?4"
+        " WHERE NOT EXISTS (SELECT 1 FROM rollout_intent_ends WHERE intent = ?1)"
+    )
     with catalog.writing() as database:
         for intent, problem in outcomes.items():
-            values = [intent, now(), problem or "done", int(problem is None)]
-            database.conn.execute("INSERT OR IGNORE INTO rollout_intent_ends VALUES (?, ?, ?, ?)", values)
+            database.conn.execute(sql, [intent, now(), problem or "done", int(problem is None)])
 
 
 def open_intents(catalog: Catalog, fleet: str) -> list[str]:

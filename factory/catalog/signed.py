@@ -70,8 +70,7 @@ def _entry(connection: sqlite3.Connection, number: int, envelope: Envelope, sour
     if kind == statements.PROMOTION:
         said = promotions.read(envelope)
         connection.execute(
-            f"INSERT OR IGNORE INTO channel_assignments ({_ASSIGNMENT}, source, attestation)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT INTO channel_assignments ({_ASSIGNMENT}, source, attestation) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             [*_assignment(envelope), source, number],
         )
         details = {

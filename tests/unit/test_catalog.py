@@ -16,6 +16,7 @@ from factory.catalog import attestations, contents, events, fleet_orders, fleets
 from factory.catalog.clock import now
 from factory.catalog.contents import InputFile, InstalledPackage
 from factory.catalog.database import Catalog
+from factory.catalog.migrations import sixth
 from factory.catalog.pending import pending
 from factory.catalog.record import BakeRecord, record_bake, recover
 from factory.digest import Digest, of_bytes, of_json, packed
@@ -294,6 +295,32 @@ def test_every_table_refuses_to_forget(layout: Layout) -> None:
             for sql in (f"UPDATE {table} SET {column} = {column}", f"DELETE FROM {table}"):
                 with pytest.raises(sqlite3.IntegrityError, match="append-only"):
                     connection.execute(sql)
+            if table not in _TAKE_NO_OTHER:
+                with pytest.raises(sqlite3.IntegrityError, match=r"append-only|events of a source"):
+                    connection.execute(f"INSERT OR REPLACE INTO {table} SELECT * FROM {table} LIMIT 1")
+
+
+_TAKE_NO_OTHER = ("edges", "image_sources", "package_set_members")
+"""Tables whose whole row is their key: a row can only be replaced by itself."""
+
+
+def test_every_key_of_history_is_guarded_against_replace(layout: Layout) -> None:
+    with Catalog.open(layout.catalog) as catalog:
+        found: dict[str, set[str]] = {}
+        for row in catalog.query("SELECT name, wr FROM pragma_table_list WHERE type = 'table' AND schema = 'main'"):
+            if not row["name"].startswith(("sqlite_", "package_search")):
+                found[row["name"]] = set() if row["wr"] else {"rowid"}
+        for table, keys in found.items():
+            whole = {row["name"] for row in catalog.query("SELECT name FROM pragma_table_info(?)", [table])}
+            for index in catalog.query("SELECT name FROM pragma_index_list(?) WHERE [unique]", [table]):
+                sql = "SELECT ifnull(name, 'sha256') AS name FROM pragma_index_xinfo(?) WHERE [key] ORDER BY seqno"
+                columns = [row["name"] for row in catalog.query(sql, [index["name"]])]
+                if set(columns) != whole:
+                    keys.add(" ".join(columns))
+    derived = {"package_set_counts", "intent_records", "events"}  # or, of events, kept in order
+    assert {table: keys for table, keys in found.items() if keys and table not in derived} == {
+        table: set(keys) for table, keys in sixth.KEYS.items()
+    }
 
 
 def test_lineage_refuses_a_cycle(layout: Layout) -> None:

@@ -559,6 +559,8 @@ TAMPERING = {
     "DELETE FROM instance_ends": "the end of the instance that",
     "UPDATE package_set_counts SET images = 7": "is counted",
     "DELETE FROM package_set_counts": "is counted otherwise",
+    "UPDATE packages SET purl = 'pkg:deb/debian/evil@1' WHERE id = 2": "package 2 (",
+    "UPDATE packages SET type = 'rpm' WHERE id = 2": "another type or purl",
     "DELETE FROM edges": "no edge says so",
     "INSERT INTO edges SELECT parent, child FROM edges WHERE child = (SELECT max(child) FROM edges)": "descend from",
     "DELETE FROM image_sources": "no source knows",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 
-from factory.catalog.migrations import fifth, first, fourth, second, third
+from factory.catalog.migrations import fifth, first, fourth, second, sixth, third
 
 Migration = Callable[[sqlite3.Connection], None]
 """Makes a catalog of its version out of one of the version before. The caller has the transaction."""
@@ -63,7 +63,11 @@ def _fifth(connection: sqlite3.Connection) -> None:
     run_script(connection, fifth.SQL + append_only(*fifth.APPEND_ONLY))
 
 
-MIGRATIONS: tuple[Migration, ...] = (_first, _second, _third, _fourth, _fifth)
+def _sixth(connection: sqlite3.Connection) -> None:
+    run_script(connection, sixth.SQL)
+
+
+MIGRATIONS: tuple[Migration, ...] = (_first, _second, _third, _fourth, _fifth, _sixth)
 """Migration n (from 1) makes a catalog of version n out of one of version n - 1."""
 
 VERSION = len(MIGRATIONS)
