@@ -73,11 +73,18 @@ def asked(connection: sqlite3.Connection, path: Path, limit_s: float) -> Iterato
 
     Raises CatalogError after that, and for what SQLite refuses.
     """
+    with limited(connection, path, limit_s):
+        yield Catalog.over(connection, path)
+
+
+@contextmanager
+def limited(connection: sqlite3.Connection, path: Path, limit_s: float) -> Iterator[None]:
+    """As `asked`, for what is asked through the connection itself, such as the next rows of a cursor."""
     end = time.monotonic() + limit_s
     connection.set_progress_handler(lambda: int(time.monotonic() > end), STEPS)
     try:
         with told(path):
-            yield Catalog.over(connection, path)
+            yield
     except CatalogError as error:
         if time.monotonic() > end:
             raise CatalogError(

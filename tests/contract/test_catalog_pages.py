@@ -32,7 +32,7 @@ from factory.errors import CatalogError
 from factory.pages import folder as folders
 from factory.pages.edition import Edition, Making, make_copy
 from factory.pages.folder import Copies
-from factory.pages.plugin import holding, views, words
+from factory.pages.plugin import holding, table_file, views, words
 from factory.pages.refresh import Refresher
 from factory.pages.site import Site
 
@@ -410,7 +410,7 @@ def test_page_of_a_version_gives_each_image_once_over_its_pages(
 
 
 def test_exports_hold_the_rows(server: Server) -> None:
-    rows = list(csv.DictReader(server.get("/catalog/image_list.csv?_size=max").text.splitlines()))
+    rows = list(csv.DictReader(server.get("/catalog/image_list.csv").text.splitlines()))
     assert {row["digest"] for row in rows} >= set(server.made.digests.values())
     names = {"libc6", "adduser", "openssl", "libssl3", "nginx-light"}
     document = server.get(f"{image(server, 'old')}/packages.json").json()
@@ -420,11 +420,70 @@ def test_exports_hold_the_rows(server: Server) -> None:
     assert {row["name"] for row in lines} == names
 
 
-def test_table_that_takes_too_long_says_so(own: Server) -> None:
+def test_export_of_a_table_has_every_row_that_its_filters_leave(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table_file, "ROWS", 3)
+    with server.made.catalog() as catalog:
+        expected = [row["seq"] for row in catalog.query("SELECT seq FROM event_log ORDER BY seq")]
+        promoted = [row["seq"] for row in catalog.query("SELECT seq FROM event_log WHERE action = 'promoted'")]
+    assert len(expected) > 10
+    for path, wanted in (("", expected), ("?action=promoted", promoted), ("?seq__lte=4", expected[:4])):
+        answer = server.get(f"/catalog/event_log.csv{path}")
+        assert answer.headers["content-disposition"] == 'attachment; filename="event_log.csv"'
+        assert [int(row["seq"]) for row in csv.DictReader(answer.text.splitlines())] == wanted
+    assert "this table has no column" in server.get("/catalog/event_log.csv?nothing=1").text
+    assert server.get("/catalog/event_log.csv", "HEAD").text == ""
+
+
+def test_export_that_breaks_off_is_not_ended(own: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[bool] = []
+    first = table_file.Rows.next
+
+    def fails_later(rows: table_file.Rows) -> str:
+        if told:
+            raise CatalogError("the copy is gone")
+        told.append(True)
+        return first(rows)
+
+    monkeypatch.setattr(table_file.Rows, "next", fails_later)
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/catalog/event_log.csv", "raw_path": b"/catalog/event_log.csv",
+             "query_string": b"", "headers": [(b"host", b"localhost")], "scheme": "http"}  # fmt: skip
+    own.runner.run(own.site(scope, None, send))
+    assert sent[0]["status"] == 200
+    assert all(message.get("more_body") for message in sent[1:])
+
+
+def test_log_is_shown_from_its_end(server: Server) -> None:
+    rows = server.get("/catalog/event_log.json?_shape=array").json()
+    assert [row["seq"] for row in rows] == sorted((row["seq"] for row in rows), reverse=True)
+    database = server.site.edition.datasette.get_database("catalog")
+    sql = "EXPLAIN QUERY PLAN SELECT * FROM event_log ORDER BY source DESC LIMIT 51 OFFSET 100"
+    plan = [row[3] for row in server.runner.run(database.execute(sql)).rows]
+    assert plan == ["SCAN events"]
+
+
+@pytest.mark.parametrize("form", ["", ".json"])
+def test_table_that_takes_too_long_says_so(own: Server, form: str, capfd: pytest.CaptureFixture[str]) -> None:
     own.site.edition.datasette.sql_time_limit_ms = 0
-    answer = own.get("/catalog/event_log.csv")
+    answer = own.get(f"/catalog/event_log{form}")
     assert answer.status_code == 503
     assert "takes too long" in answer.text
+    assert "sql_time_limit" not in answer.text
+    assert capfd.readouterr() == ("", "")
+
+
+def test_export_that_takes_too_long_says_so(own: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_file, "LIMIT_S", -1.0)
+    monkeypatch.setattr(copies, "_STEPS", 1)
+    answer = own.get("/catalog/event_log.csv")
+    assert answer.status_code == 503
+    assert "did not answer within" in answer.text
 
 
 def test_tables_have_facets(server: Server) -> None:

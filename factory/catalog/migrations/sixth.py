@@ -1,4 +1,4 @@
-"""Version 6: REPLACE is refused as UPDATE and DELETE are, and the log is shown from its end.
+"""Version 6: REPLACE is refused as UPDATE and DELETE are.
 
 `INSERT OR REPLACE` takes a row away without firing the triggers that refuse DELETE (unless a connection asks for
 `recursive_triggers`), so an insert under a key that is there already is refused before. Not needed by tables whose
@@ -59,10 +59,4 @@ def _same(column: str) -> str:
     return f"{column} = NEW.{column}"
 
 
-SQL = """
-DROP VIEW event_log;
-CREATE VIEW event_log AS    -- the newest first, in the order of the key, so that no page of it is sorted
-    SELECT source, seq, at, actor, authenticated, action, subject,
-        'sha256:' || nullif(lower(hex(image)), '') AS image, details
-    FROM events ORDER BY events.source DESC, events.seq DESC;
-""" + "".join(_refusal(table, keys) for table, keys in KEYS.items())
+SQL = "".join(_refusal(table, keys) for table, keys in KEYS.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from datasette import Response, hookimpl
@@ -11,7 +12,7 @@ from markupsafe import Markup
 from factory import drawing
 from factory.digest import is_digest
 from factory.errors import CatalogError, FactoryError, UsageError
-from factory.pages.plugin import views, words
+from factory.pages.plugin import table_file, views, words
 from factory.pages.plugin.tables import DATABASE, SHOWN
 
 _DIGEST = r"(?P<hex>[0-9a-f]{64})"
@@ -30,6 +31,7 @@ def register_routes() -> list[tuple[str, Any]]:
         (r"^/search$", views.search),
         (r"^/package$", views.package),
         (r"^/-/lineage\.css$", views.lineage_style),
+        (rf"^/{DATABASE}/(?P<view>{'|'.join(SHOWN)})\.csv$", table_file.whole),
     ]
 
 
@@ -77,18 +79,23 @@ def extra_template_vars(datasette: Any) -> dict[str, Any]:
     return {"pages": datasette.pages}
 
 
-@hookimpl  # type: ignore[untyped-decorator]
-def handle_exception(datasette: Any, request: Any, exception: Exception) -> Any:
-    """An error of ours as a page, and a question that SQLite was not given more time for; others are Datasette's."""
-    if isinstance(exception, QueryInterrupted):
+@hookimpl(hookwrapper=True)  # type: ignore[untyped-decorator]
+def handle_exception(datasette: Any, request: Any, exception: Exception) -> Iterator[None]:
+    """An error of ours as a page, and a question that SQLite was not given more time for; others are Datasette's.
+
+    In place of what Datasette would do: that prints a traceback, whoever answers.
+    """
+    outcome: Any = yield
+    if isinstance(exception, QueryInterrupted) or isinstance(exception.__context__, QueryInterrupted):
         exception = CatalogError("that takes too long here", hint="ask for less at once: filter by a column")
-    if not isinstance(exception, FactoryError):
-        return None
+    if isinstance(exception, FactoryError):
+        outcome.force_result([_page_of(datasette, request, exception)])
 
-    async def shown() -> Any:
-        status = 404 if isinstance(exception, UsageError) else 503
-        context = {"status": status, "title": None, "error": exception.message, "hint": exception.hint}
-        body = await datasette.render_template("error.html", context, request=request)
-        return Response.html(body, status=status)
 
-    return shown
+async def _page_of(datasette: Any, request: Any, error: FactoryError) -> Any:
+    status = 404 if isinstance(error, UsageError) else 503
+    context = {"status": status, "title": None, "error": error.message, "hint": error.hint}
+    if request.path.endswith(".json"):
+        return Response.json({"ok": False, **context}, status=status)
+    body = await datasette.render_template("error.html", context, request=request)
+    return Response.html(body, status=status)

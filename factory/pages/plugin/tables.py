@@ -53,10 +53,11 @@ SHOWN: dict[str, Shown] = {
         "Log", "Who did what when. Whether it is as it was written is said below.",
         ("action", "actor", "authenticated"),
         {"authenticated": "1: the actor is the fingerprint of a key whose signature was verified; 0: only the system's "
-         "user, as it was called", **_SOURCE}, "seq",
+         "user, as it was called", **_SOURCE}, "source",
     ),
 }  # fmt: skip
-"""View -> what is said of it. What is not here is not shown."""
+"""View -> what is said of it. What is not here is not shown. The log is in the order of its key (source, seq) read
+backwards, the last event first: by seq alone, each page of it would sort all of it."""
 
 
 def metadata() -> dict[str, Any]:
