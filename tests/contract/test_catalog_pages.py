@@ -27,6 +27,7 @@ from factory.catalog import copies, fleets
 from factory.catalog.copies import Watch
 from factory.catalog.database import Catalog
 from factory.catalog.fleets import Instance
+from factory.catalog.reader import Reader
 from factory.cli import run
 from factory.errors import CatalogError
 from factory.pages import folder as folders
@@ -436,27 +437,47 @@ def test_export_of_a_table_has_every_row_that_its_filters_leave(
     assert server.get("/catalog/event_log.csv", "HEAD").text == ""
 
 
-def test_export_that_breaks_off_is_not_ended(own: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[bool] = []
-    first = table_file.Rows.next
-
-    def fails_later(rows: table_file.Rows) -> str:
-        if told:
-            raise CatalogError("the copy is gone")
-        told.append(True)
-        return first(rows)
-
-    monkeypatch.setattr(table_file.Rows, "next", fails_later)
+def sent_of_log(server: Server, ends: asyncio.Event | None = None) -> list[dict[str, Any]]:
+    """What is sent of the log as CSV to one who hangs up at once where `ends` is set."""
     sent: list[dict[str, Any]] = []
 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
+        await asyncio.sleep(0)
+
+    async def receive() -> dict[str, Any]:
+        await (ends or asyncio.Event()).wait()
+        return {"type": "http.disconnect"}
 
     scope = {"type": "http", "method": "GET", "path": "/catalog/event_log.csv", "raw_path": b"/catalog/event_log.csv",
              "query_string": b"", "headers": [(b"host", b"localhost")], "scheme": "http"}  # fmt: skip
-    own.runner.run(own.site(scope, None, send))
+    server.runner.run(server.site(scope, receive, send))
     assert sent[0]["status"] == 200
-    assert all(message.get("more_body") for message in sent[1:])
+    return sent[1:]
+
+
+def test_export_that_breaks_off_is_not_ended(own: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_next, told = Reader.next, list[int]()
+
+    def fails_later(reader: Reader, most: int) -> list[tuple[Any, ...]]:
+        told.append(most)
+        if len(told) > 1:
+            raise CatalogError("the copy is gone")
+        return read_next(reader, most)
+
+    monkeypatch.setattr(Reader, "next", fails_later)
+    (only,) = sent_of_log(own)
+    assert only["more_body"]
+
+
+def test_export_ends_when_nobody_wants_it_any_more(own: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_file, "ROWS", 1)
+    assert len(sent_of_log(own)) > 10
+    hung_up = asyncio.Event()
+    hung_up.set()
+    sent = sent_of_log(own, hung_up)
+    assert len(sent) < 4
+    assert all(message["more_body"] for message in sent)
 
 
 def test_log_is_shown_from_its_end(server: Server) -> None:
