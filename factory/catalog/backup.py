@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from factory import files
-from factory.catalog import audit, faults
+from factory.catalog import audit, check, faults
 from factory.catalog.audit import Log
 from factory.catalog.database import Catalog
 from factory.digest import Digest, of_file
@@ -22,6 +22,8 @@ from factory.errors import CatalogError, TamperedError, UsageError
 
 _TABLES = ("events", "images", "bakes", "packages", "attestations", "runs", "instances")
 """Tables that only grow: a copy has no fewer rows than there were before it was made, and no more than after."""
+
+_NONE = "no backup was made: one of before would be better (factory catalog check says more)"
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ def backup(catalog: Catalog, target: Path, *, force: bool = False) -> Backup:
     """Copy the catalog to a file. UsageError where that is there already (and not `force`d) or is the catalog itself.
 
     CatalogError where it cannot be written, or the copy is damaged, as it is where the catalog is; TamperedError where
-    a log in it breaks. There is no backup then.
+    it was tampered with. There is no backup then, and what was there stays.
     """
     _refuse(catalog, target, force=force)
     with _temporary(target) as copy:
@@ -97,22 +99,21 @@ def _counts(connection: sqlite3.Connection) -> dict[str, int]:
 
 
 def _prove(copy: Path, before: dict[str, int], after: dict[str, int], catalog: Path) -> tuple[Log, ...]:
-    """Every log of the copy. Raises where it is not whole."""
+    """Every log of the copy. Raises where it is not whole, or `catalog check` finds anything in it."""
     with faults.told(catalog), closing(sqlite3.connect(f"{copy.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        said = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(1)")]
-        if said != ["ok"]:
-            raise faults.damaged(catalog, f"a copy of it is not whole ({said[0]})")
         for table, count in _counts(connection).items():
             if not before[table] <= count <= after[table]:
                 raise faults.damaged(catalog, f"a copy of it has {count} {table}, where there were {before[table]}")
         logs = tuple(audit.logs(connection))
-    for log in logs:
-        if log.breaks:
-            raise TamperedError(
-                f"the log of {log.name} is not as it was written: {log.breaks[0]}",
-                where=str(catalog),
-                hint="no backup was made: one of before would be better (factory catalog check says more)",
-            )
+        for log in logs:
+            if log.breaks:
+                raise TamperedError(
+                    f"the log of {log.name} is not as it was written: {log.breaks[0]}", where=str(catalog), hint=_NONE
+                )
+        found = next(check.problems(connection, catalog, lambda: list(logs)), None)
+    if found is not None:
+        kind = TamperedError if found.kind == check.TAMPERED else CatalogError
+        raise kind(f"the catalog is not as it was written: {found}", where=str(catalog), hint=_NONE)
     return logs
 
 

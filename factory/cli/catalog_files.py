@@ -24,8 +24,8 @@ _FORCE = click.option("--force", is_flag=True, help="Also where a file of that n
 def backup_command(obj: dict[str, Any], /, target: str | None, force: bool, as_json: bool) -> None:
     """A copy of the catalog in one file, while others go on writing; it has its name only once it was proven whole.
 
-    Its log is followed to its end, SQLite's own check is made, and its rows are counted. To go back to it: move
-    catalog.db, catalog.db-wal and catalog.db-shm away, all three, and put it in their place.
+    Proven is all that `factory catalog check` looks at; where it finds anything, there is no backup. To go back to one:
+    move catalog.db, catalog.db-wal and catalog.db-shm away, all three, and put it in their place.
     """
     from factory.compliance import transfer as flow
 

@@ -662,6 +662,37 @@ def test_backup_of_a_broken_log_is_none(filled: Path, tmp_path: Path) -> None:
     assert [item.name for item in tmp_path.iterdir() if item.is_file()] == []
 
 
+@pytest.mark.parametrize(
+    ("sql", "kind", "said"),
+    [
+        ("DROP TABLE instance_ends", CatalogError, "the table instance_ends is missing"),
+        ("DROP TRIGGER runs_no_delete", CatalogError, "the trigger runs_no_delete is missing"),
+        ("UPDATE images SET name = CAST(x'ff' AS TEXT) WHERE kind <> 'image'", CatalogError, "decode"),
+        ("UPDATE images SET digest = x'010203' WHERE kind <> 'image'", TamperedError, "the bake of event 3"),
+        ("UPDATE specs SET facts = '{}'", TamperedError, "what images.toml said"),
+    ],
+)
+def test_backup_of_what_the_check_refuses_is_none_and_leaves_the_old_one(
+    filled: Path, tmp_path: Path, sql: str, kind: type[FactoryError], said: str
+) -> None:
+    path = copied(filled, tmp_path / "x")
+    target = tmp_path / "b.db"
+    target.write_text("precious")
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        triggers = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND name LIKE '%no_update'"
+        guards = connection.execute(triggers).fetchall()
+        for name, _ in guards:
+            connection.execute(f"DROP TRIGGER {name}")
+        connection.execute(sql)
+        for _, guard in guards:
+            if sql != f"DROP TABLE {guard.split()[6]}":
+                connection.execute(guard)
+    with Catalog.read(path) as broken, pytest.raises(kind, match=said):
+        backup(broken, target, force=True)
+    assert target.read_text() == "precious"
+    assert [item.name for item in tmp_path.iterdir() if item.is_file()] == ["b.db"]
+
+
 def test_backup_takes_away_what_a_killed_one_left(catalog: Catalog, tmp_path: Path) -> None:
     left = tmp_path / ".b.db.99999999.tmp"
     left.touch()
