@@ -38,11 +38,15 @@ class Catalog:
         self._turn = threading.RLock()
 
     @classmethod
-    def open(cls, path: Path) -> Catalog:
-        """The catalog in a file, made or migrated where necessary. CatalogError: newer, damaged, not reachable."""
+    def open(cls, path: Path, busy_s: float | None = None) -> Catalog:
+        """The catalog in a file, made or migrated where necessary. CatalogError: newer, damaged, not reachable.
+
+        `busy_s`: how long to wait for another writer each time; None: as long as all do.
+        """
         with told(path):
             _prepare(path)
-            connection = sqlite3.connect(path, timeout=faults.BUSY_S, isolation_level=None, check_same_thread=False)
+            timeout = faults.BUSY_S if busy_s is None else busy_s
+            connection = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
             try:
                 version = _version(connection)
                 if version > migrations.VERSION:

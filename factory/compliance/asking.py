@@ -11,13 +11,16 @@ from factory.errors import CatalogError, FactoryError
 from factory.model import Layout
 from factory.release import standing
 
+BUSY_S = 1.0
+"""So long a question waits for another writer, to tell the catalog first; the answer itself needs not wait."""
+
 
 @contextmanager
 def asking(layout: Layout, say: Callable[[str], None]) -> Iterator[Catalog]:
     """The catalog of a factory, to be read: one state of it, whatever others write meanwhile.
 
     CatalogError where there is none, or it is not to be read, also for what goes wrong while rows stream inside. Where
-    it cannot be written, what trust/ gained is not in the answer, and that is said.
+    it cannot be written, or another writes for long, what trust/ gained is not in the answer, and that is said.
     """
     if not layout.catalog.is_file():
         raise CatalogError(
@@ -28,7 +31,7 @@ def asking(layout: Layout, say: Callable[[str], None]) -> Iterator[Catalog]:
     missed: CatalogError | None = None
     if layout.trust.is_dir():
         try:
-            with Catalog.open(layout.catalog) as catalog:
+            with Catalog.open(layout.catalog, BUSY_S) as catalog:
                 standing.index(catalog, layout, *standing.ticketed(layout))
         except CatalogError as error:
             missed = error

@@ -306,6 +306,7 @@ def test_command_says_who_holds_the_catalog(
     made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(faults, "BUSY_S", 0.05)
+    monkeypatch.setattr("factory.compliance.asking.BUSY_S", 0.05)
     root = made.copy(tmp_path)
     wrong = {}
     with holding(root / ".factory/catalog.db") as holder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import time
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,15 @@ def test_images_says_where_each_stands(ask: Asker) -> None:
     assert old["base"] == "hardened/amd64"
     assert old["packages"] == 5
     assert old["revoked_by"] is None
+
+
+def test_question_does_not_wait_for_who_writes(ask: Asker) -> None:
+    began = time.monotonic()
+    with ask.made.catalog() as catalog, catalog.writing():
+        answer = ask("images", "--json")
+    assert time.monotonic() - began < 20
+    assert "what trust/ gained is not told to the catalog: another process holds the catalog" in answer.err
+    assert len(answer.json["images"]) == 4
 
 
 def test_images_as_of_a_time_says_what_was_then(ask: Asker) -> None:
