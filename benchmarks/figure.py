@@ -37,6 +37,6 @@ def _number(value: float, unit: str) -> str:
         return f"{value * 1000:.0f} ms" if value < 2 else f"{value:.1f} s"
     if unit == PER_SECOND:
         return f"{value:.0f}{unit}"
-    if unit in ("MiB", "bytes", "requests"):
+    if unit in ("MiB", "bytes", "requests", "bakes", "failures"):
         return f"{value:.0f} {unit}"
     return f"{value:.2f}{unit}" if unit != "x" else f"{value:.1f}x"

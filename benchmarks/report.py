@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks import catalog_report
 from benchmarks.catalog import Measured as CatalogMeasured
+from benchmarks.catalog_load import Load
 from benchmarks.clock import Measured, median
 from benchmarks.deploy import Deploy
 from benchmarks.factory_bake import TO_DISK
@@ -47,8 +48,8 @@ class Quick:
 class Results:
     """A whole measurement; the two sequences are of the same length, and empty where only the quick part ran.
 
-    `quick_on`, `bakes_on`, `catalog_on`, `rollouts_on`: the days (YYYY-MM-DD) on which the parts were measured;
-    `catalog` None, `rollouts` empty: not.
+    `quick_on`, `bakes_on`, `catalog_on`, `load_on`, `rollouts_on`: the days (YYYY-MM-DD) on which the parts were
+    measured; `catalog`, `load` None, `rollouts` empty: not.
     """
 
     machine: Machine
@@ -60,6 +61,8 @@ class Results:
     by_factory: Sequence[Measured] = ()
     catalog_on: str = ""
     catalog: CatalogMeasured | None = None
+    load_on: str = ""
+    load: Load | None = None
     rollouts_on: str = ""
     rollouts: Sequence[Rollout] = ()
     fleets_on: str = ""
@@ -75,6 +78,7 @@ class Results:
             Figure("  as a multiple of an empty Python program", quick.help_s / quick.python_s, "x"),
             *_deploy_figures(self.deploy),
             *(() if self.catalog is None else catalog_report.figures(self.catalog)),
+            *(() if self.load is None else catalog_report.load_figures(self.load)),
             *(figure for rolled in self.rollouts for figure in _rollout_figures(rolled)),
             *(figure for replaced in self.fleets for figure in _fleet_figures(replaced)),
         ]
@@ -114,10 +118,11 @@ class Results:
             "quick": vars(self.quick),
             "deploy": vars(self.deploy),
             "catalog": None if self.catalog is None else catalog_report.as_json(self.catalog),
+            "load": None if self.load is None else vars(self.load),
             "rollouts": [vars(rolled) for rolled in self.rollouts],
             "fleets": [vars(replaced) for replaced in self.fleets],
             "measured": {"quick": self.quick_on, "bakes": self.bakes_on, "catalog": self.catalog_on,
-                         "rollouts": self.rollouts_on, "fleets": self.fleets_on},
+                         "load": self.load_on, "rollouts": self.rollouts_on, "fleets": self.fleets_on},
         }  # fmt: skip
 
 
@@ -130,10 +135,11 @@ def stored(entry: Mapping[str, Any], machine: Machine) -> Results:
     if before != machine:
         raise UsageError(f"the rest was measured on another machine: {before}", hint="measure everything: make bench")
     by_hand, by_factory = (tuple(map(Measured.from_json, entry[key])) for key in ("handwritten", "factory"))
-    catalog, on = entry.get("catalog"), entry["measured"]
+    catalog, load, on = entry.get("catalog"), entry.get("load"), entry["measured"]
     return Results(
         machine, Quick(**entry["quick"]), Deploy(**entry["deploy"]), on["quick"], on["bakes"], by_hand, by_factory,
         on.get("catalog", ""), None if catalog is None else catalog_report.from_json(catalog),
+        on.get("load", ""), None if load is None else Load(**load),
         on.get("rollouts", ""), tuple(Rollout(**rolled) for rolled in entry.get("rollouts", ())),
         on.get("fleets", ""), tuple(Replaced(**replaced) for replaced in entry.get("fleets", ())),
     )  # fmt: skip
@@ -203,7 +209,7 @@ def document(results: Results) -> str:
         f"{results.machine}.",
         f"The bakes were measured on {results.bakes_on}, all the rest (start-up, `factory resolve`, tickets) on",
         f"{results.quick_on}; `.venv/bin/python -m benchmarks.run --quick --merge` measures that rest anew, and with",
-        "`--catalog` or `--rollouts` in place of `--quick` the catalog or the rollouts.",
+        "`--catalog`, `--load` or `--rollouts` in place of `--quick` the catalog, many processes at one, or rollouts.",
         "",
         "| | | target | |",
         "| --- | ---: | --- | --- |",
@@ -226,6 +232,7 @@ def document(results: Results) -> str:
         "has three Ed25519 signatures, and is loaded and verified in one process, as are a thousand others.",
         "",
         *([] if results.catalog is None else catalog_report.document(results.catalog, results.catalog_on)),
+        *([] if results.load is None else catalog_report.load_document(results.load, results.load_on)),
         *(_about_rollouts(results) if results.rollouts else []),
         *(_about_fleets(results) if results.fleets else []),
         "## Each run",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import sqlite3
 from collections import Counter
 from contextlib import closing
@@ -11,6 +12,7 @@ import pytest
 
 from benchmarks import catalog_made, catalog_plan, catalog_report
 from benchmarks.catalog import Measured
+from benchmarks.catalog_load import Load
 from benchmarks.catalog_plan import Shape
 from benchmarks.catalog_signed import Costs
 from factory.catalog import chain, clock, contents, events, lineage
@@ -119,4 +121,15 @@ def test_report_of_the_catalog_comes_back_from_json() -> None:
     assert catalog_report.from_json(catalog_report.as_json(measured)) == measured
     targets = [figure for figure in catalog_report.figures(measured) if figure.target is not None]
     assert len(targets) == 7
-    assert all(len(line) <= 120 for line in catalog_report.document(measured, "2026-11-25"))
+    lines = catalog_report.document(measured, "2026-11-25")
+    assert all(len(line) <= 120 for line in lines)
+    assert "takes about 0 kB" in " ".join(lines)
+
+
+def test_report_of_many_processes_says_what_was_lost() -> None:
+    done = Load(60, 8, 4, writes=900, reads=300, slowest_write_s=2.5, lost=["a"], failures=["b"], problems=["c"])
+    assert Load(**json.loads(json.dumps(vars(done)))) == done
+    assert [(figure.value, figure.reached) for figure in catalog_report.load_figures(done)] == [
+        (900, None), (1, False), (2, False), (2.5, None)
+    ]  # fmt: skip
+    assert all(len(line) <= 120 for line in catalog_report.load_document(done, "2026-11-25"))
