@@ -25,25 +25,26 @@ def connect(layout: Layout, fleet: FleetSpec) -> SimulatedProvider:
     """The fleet, as it is in the file."""
     folder = layout.state
     folder.mkdir(parents=True, exist_ok=True)
-    behaviours = _read(folder / "behaviours.json")
-    return _Quick(
-        folder / f"world-{fleet.name}.json", time.time,
-        {Digest(digest): Behaviour(**one) for digest, one in behaviours.items()},
-        stopping_s=0.05, sessions_s=0.1,
-    )  # fmt: skip
+    made = _Quick(folder / f"world-{fleet.name}.json", time.time, stopping_s=0.05, sessions_s=0.1)
+    made.told = folder / "behaviours.json"
+    return made
 
 
 class _Quick(SimulatedProvider):
-    """Whose instances come up at once, unless told otherwise."""
+    """Whose instances come up at once, unless told otherwise in a file."""
+
+    told: Path
 
     def _of(self, one: object) -> Behaviour:
-        return self.behaviours.get(Digest(one["digest"]), QUICK)  # type: ignore[index]
+        told = _read(self.told).get(one["digest"])  # type: ignore[index]
+        return Behaviour(**told) if told else QUICK
 
 
 def behave(layout: Layout, digest: Digest, behaviour: Behaviour) -> None:
     """Have instances of an image behave so from now on."""
     path = layout.state / "behaviours.json"
-    path.write_text(json.dumps({**_read(path), digest: asdict(behaviour)}))
+    path.with_suffix(".new").write_text(json.dumps({**_read(path), digest: asdict(behaviour)}))
+    path.with_suffix(".new").replace(path)
 
 
 def reboot(layout: Layout, fleet: str = "web") -> None:

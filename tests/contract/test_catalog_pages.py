@@ -501,7 +501,7 @@ def test_table_that_takes_too_long_says_so(own: Server, form: str, capfd: pytest
 
 def test_export_that_takes_too_long_says_so(own: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table_file, "LIMIT_S", -1.0)
-    monkeypatch.setattr(copies, "_STEPS", 1)
+    monkeypatch.setattr(copies, "STEPS", 1)
     answer = own.get("/catalog/event_log.csv")
     assert answer.status_code == 503
     assert "did not answer within" in answer.text

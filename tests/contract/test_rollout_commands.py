@@ -489,9 +489,12 @@ def torn(shop: Shop, weight: int) -> Result:
     driving = shop.start("rollout", "apply", "web")
     where = State.BAKING if weight == 100 else State.ANALYSING
     shop.until(lambda status: status.state == where and status.step == {34: 0, 67: 1, 100: 2}[weight])
-    simulated_local.lose_one(shop.signed.layout, generation=2)
+    second = shop.releases[1]
+    shop.behave(second, healthy_after_s=None)  # so that nothing of it can take the traffic
     shop.rollout("abort", "web")
     failed = driving.ended(9)
+    simulated_local.lose_one(shop.signed.layout, generation=2)
+    shop.behave(second)
     shop.fleet()
     return Result(9, "", failed)
 

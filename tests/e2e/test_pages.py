@@ -19,7 +19,7 @@ from pathlib import Path
 import catalogued
 import pytest
 from catalogued import Catalogued, put
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from signed_factory import sha
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -32,6 +32,7 @@ ARGUMENTS = [
 STATES = [("light", 1280), ("dark", 1280), ("light", 360), ("dark", 360)]
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")
+expect.set_options(timeout=60_000)
 
 
 @dataclass
@@ -115,33 +116,33 @@ def test_clicked_through_from_the_overview_to_a_package_and_a_search(server: Ser
     assert page.title() == "Images · factory"
     page.screenshot(path=SHOTS / "overview.png")
     page.get_by_role("row", name="hardened/amd64").get_by_role("link", name="hardened/amd64", exact=True).click()
-    assert page.url == server.image("hardened")
+    page.wait_for_url(server.image("hardened"))
     page.screenshot(path=SHOTS / "image.png", full_page=True)
     drawing = page.get_by_role("group", name="Lineage of hardened/amd64")
-    assert drawing.get_by_role("link").count() == 5
+    expect(drawing.get_by_role("link")).to_have_count(5)
     drawing.get_by_role("link", name=f"image web/amd64; {server.made.digests['old']}").click()
-    assert page.url == server.image("old")
-    assert "Revoked: CVE-2026-1" in page.inner_text("main")
+    page.wait_for_url(server.image("old"))
+    expect(page.get_by_role("main")).to_contain_text("Revoked: CVE-2026-1")
     page.get_by_role("link", name="All of the lineage").click()
     page.screenshot(path=SHOTS / "lineage.png")
     page.get_by_role("link", name="base debian-12/amd64").click()
-    assert page.get_by_role("heading", level=1).inner_text().startswith("debian-12/amd64")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("debian-12/amd64")
     page.go_back()
     page.go_back()
     page.get_by_role("link", name="5 packages").click()
     page.get_by_role("row", name="nginx-light").get_by_role("link", name="nginx-light").click()
     page.get_by_role("link", name="1.22.1-9").click()
-    assert "i-1" in page.inner_text("main")
+    expect(page.get_by_role("main")).to_contain_text("i-1")
     page.screenshot(path=SHOTS / "package.png", full_page=True)
     page.get_by_role("searchbox", name="Search packages and images").fill("ssl")
     page.get_by_role("banner").get_by_role("button", name="Search").click()
     page.screenshot(path=SHOTS / "search.png")
     page.get_by_role("link", name="openssl", exact=True).click()
-    assert page.get_by_role("row").count() == 3
+    expect(page.get_by_role("row")).to_have_count(3)
     page.get_by_role("link", name="Data").click()
     page.get_by_role("link", name="Checks").click()
     page.get_by_role("region", name="By outcome").get_by_role("link", name="skipped").click()
-    assert "4 rows" in page.inner_text("main")
+    expect(page.get_by_role("main")).to_contain_text("4 rows")
     page.screenshot(path=SHOTS / "table.png")
 
 
@@ -149,12 +150,12 @@ def test_overview_is_filtered_by_its_form(server: Server, page: Page) -> None:
     page.goto(server.url)
     page.get_by_label("Channel").select_option("prod")
     page.get_by_role("button", name="Show").click()
-    assert page.locator("a.named").count() == 1
+    expect(page.locator("a.named")).to_have_count(1)
     page.get_by_role("link", name="Show all").click()
     page.get_by_label("Name").fill("base")
     page.keyboard.press("Enter")
     page.wait_for_url("**/?name=base&channel=")
-    assert page.locator("a.named").all_inner_texts() == ["base/amd64"]
+    expect(page.locator("a.named")).to_have_text(["base/amd64"])
 
 
 def focused(page: Page) -> str:
@@ -199,7 +200,7 @@ def test_gone_through_by_keyboard_alone(server: Server, page: Page) -> None:
     page.wait_for_url("**/package?name=openssl")
     tab_to(page, "3.0.11-1")
     page.keyboard.press("Enter")
-    assert "i-1" in page.inner_text("main")
+    expect(page.get_by_role("main")).to_contain_text("i-1")
     page.keyboard.press("Tab")
     page.get_by_role("searchbox", name="Search packages and images").focus()
     page.keyboard.type("nginx")
@@ -277,14 +278,14 @@ def test_links_are_large_enough_to_be_touched(server: Server, browser: Browser, 
 
 def test_page_shows_what_another_process_wrote(own: Server, page: Page) -> None:
     page.goto(own.url)
-    assert page.locator("a.named").count() == 4
+    expect(page.locator("a.named")).to_have_count(4)
     with own.made.catalog() as catalog:
         put(catalog, own.made.factory, replace(own.made.factory.locked("web"), digest=sha("new")), 21, ())
     deadline = time.monotonic() + 60
     while page.locator("a.named").count() == 4 and time.monotonic() < deadline:
         page.wait_for_timeout(200)
         page.reload()
-    assert page.locator("a.named").count() == 5
+    expect(page.locator("a.named")).to_have_count(5)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
