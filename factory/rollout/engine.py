@@ -131,7 +131,10 @@ class Engine:
 
     def __post_init__(self) -> None:
         self.plan = msgspec.json.decode(self.known.plan, type=Plan)
-        self.status = msgspec.json.decode(self.known.status, type=Status)
+        known = msgspec.json.decode(self.known.status, type=Status)
+        self.status = replace(
+            known, ill_since=None, old_ill_since=None
+        )  # who was ill while nobody looked, nobody knows
         self._records: dict[str, Record] = {}
         self._evidence = analysis.Evidence("")
         self._evidence_since = 0.0

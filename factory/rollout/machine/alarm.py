@@ -33,9 +33,10 @@ def raised(plan: Plan, status: Status, facts: Facts) -> Status:
     assert status.ill_since is not None
     if not changes.may_return(plan, status):
         limit_s = plan.fleet.health.deadline_s  # those that died are launched anew, and have to come up
-        is_late = facts.now - status.ill_since > limit_s
-        told = f"past the point of no return {why} for {limit_s:g} s{because}"
-        return changes.failed(status, facts, told) if is_late else status
+        if status.flaps <= MOST_FLAPS and facts.now - status.ill_since <= limit_s:
+            return status
+        how = f"for the {status.flaps}th time" if status.flaps > MOST_FLAPS else f"for {limit_s:g} s"
+        return changes.failed(status, facts, f"past the point of no return {why} {how}{because}")
     if status.flaps > MOST_FLAPS:
         return changes.back_for(status, facts.now, f"{why}, for the {status.flaps}th time{because}")
     grace_s = plan.fleet.health.grace_s

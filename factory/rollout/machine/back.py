@@ -28,35 +28,38 @@ def late(plan: Plan, status: Status, facts: Facts, deadline: Deadline, what: str
 
 def aborting(plan: Plan, status: Status, facts: Facts) -> Decision:
     """Decide whether there is a way back; the weights go back with the same decision."""
-    old = seen.present(plan.old_generation, facts)
     wanted = traffic.old_weights(plan)
-    if plan.old_generation is not None and not traffic.is_shifted(facts, wanted):
-        if facts.old_revoked is not None and not plan.fleet.allow_revoked_fallback:
-            return Decision(changes.failed(status, facts, f"the old image may not run either: {facts.old_revoked}"))
-        if facts.old_revoked is not None and not old:
-            return Decision(changes.failed(status, facts, "nothing of the old generation is left"))
+    goes = plan.old_generation is not None and not traffic.is_shifted(facts, wanted)
+    if goes and (failed := _revoked(plan, status, facts)):
+        return failed
     back = changes.enter(status, State.ROLLING_BACK, facts.now)
     if changes.relaunches(plan, status) or traffic.is_shifted(facts, wanted):
         return Decision(back)
-    if _lacking(plan, status, facts):
-        if plan.old_generation is None:
-            return Decision(changes.failed(status, facts, "nothing ran before it; what serves is left as it is"))
-        return Decision(back)  # it waits there until the old generation can
+    if needed := _lacking(plan, facts):
+        return Decision(back) if plan.old_generation is not None else _brought_up(plan, status, facts, needed)
     return Decision(back, (traffic.shift(wanted, seen.leavers(plan, facts)),))
 
 
-def _lacking(plan: Plan, status: Status, facts: Facts) -> int:
+def _revoked(plan: Plan, status: Status, facts: Facts) -> Decision | None:
+    """Where traffic would have to go back to an image that must not run; None where it may."""
+    if facts.old_revoked is None:
+        return None
+    if not plan.fleet.allow_revoked_fallback:
+        return Decision(changes.failed(status, facts, f"the old image may not run either: {facts.old_revoked}"))
+    if not seen.present(plan.old_generation, facts):
+        return Decision(changes.failed(status, facts, "nothing of the old generation is left"))
+    return None
+
+
+def _lacking(plan: Plan, facts: Facts) -> int:
     """How many of the old generation there must be, where too few can serve to take all of the traffic: the fleet
-    would serve below its minimum, and with less than now. 0: they can. Who was not heard of yet served before, unless
-    some were launched just now."""
-    serving = len(seen.serving_ones(facts, {number for number, weight in facts.observed.weights.items() if weight}))
+    would serve below its minimum, and with less than now. 0: they can."""
+    serving = len(seen.may_serve(facts, {number for number, weight in facts.observed.weights.items() if weight}))
     old = seen.present(plan.old_generation, facts)
     needed = min(plan.fleet.min, serving)
     if plan.old_generation is not None and not old:
         needed = max(needed, 1)
-    able = seen.healthy(plan.old_generation, facts)
-    able |= frozenset() if status.brings_up else seen.unknown(plan.old_generation, facts)
-    return needed if len(able) < needed else 0
+    return needed if len(seen.healthy(plan.old_generation, facts)) < needed else 0
 
 
 def rolling_back(plan: Plan, status: Status, facts: Facts) -> Decision:
@@ -69,7 +72,9 @@ def rolling_back(plan: Plan, status: Status, facts: Facts) -> Decision:
         return _overdue(plan, status, facts, why, _exchanged(plan, facts))
     wanted, leaving = traffic.old_weights(plan), seen.leavers(plan, facts)
     if not traffic.is_shifted(facts, wanted):
-        if needed := _lacking(plan, status, facts):
+        if failed := _revoked(plan, status, facts):
+            return failed
+        if needed := _lacking(plan, facts):
             return _brought_up(plan, status, facts, needed)
         why = f"the traffic did not go back within {limit:g} s"
         return _overdue(plan, status, facts, why, (traffic.shift(wanted, leaving),))
@@ -88,7 +93,8 @@ def _brought_up(plan: Plan, status: Status, facts: Facts, needed: int) -> Decisi
     """Towards as many of the old generation as are needed: those that are ill may recover, those that are gone are
     launched anew, if there is room and the old image may. Until then the old ones get as much of the traffic as they
     are of those."""
-    assert plan.old_generation is not None
+    if plan.old_generation is None:
+        return Decision(changes.failed(status, facts, "nothing ran before it; what serves is left as it is"))
     there, can = len(seen.present(plan.old_generation, facts)), len(seen.healthy(plan.old_generation, facts))
     room = plan.fleet.max - len(facts.observed.instances)
     actions: list[Action] = []
@@ -127,6 +133,8 @@ def _exchanged(plan: Plan, facts: Facts) -> tuple[Action, ...]:
         return (Launch(plan.old_generation, min(fleet.size, len(old) + fleet.max - total)),)
     if len(old) >= fleet.size:
         return ()  # they warm
+    if not (seen.is_heard_of(plan.old_generation, facts) and seen.is_heard_of(plan.generation, facts)):
+        return ()
     healthy = seen.healthy(plan.old_generation, facts) | seen.healthy(plan.generation, facts)
     ill = [one for one in new if one.id not in healthy]
     spare = ill or (list(new[-1:]) if len(healthy) > fleet.min else [])

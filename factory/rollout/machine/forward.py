@@ -92,6 +92,10 @@ def baking(plan: Plan, status: Status, facts: Facts) -> Decision:
             return held
     if status.ill_since is not None:
         return Decision(status, wanted.kept(plan, status, facts))
+    if not traffic.is_served(plan, status, facts):
+        deadline = Deadline(bake_s + plan.fleet.deadlines.shift.seconds, "pause")
+        late = back.late(plan, status, facts, deadline, "the traffic does not go to all of the new generation")
+        return late or Decision(status, wanted.kept(plan, status, facts))
     others = seen.others(plan, facts)
     if not others or plan.is_rolling:  # whose last stage took away all that goes
         return Decision(changes.enter(status, State.SUCCEEDED, facts.now), notes=_not_gone(others))
@@ -141,16 +145,20 @@ def draining(plan: Plan, status: Status, facts: Facts) -> Decision:
 def retiring(plan: Plan, status: Status, facts: Facts) -> Decision:
     """Until it is gone, and the new generation serves."""
     leaving, deadline = seen.leaving(plan, status, facts), plan.fleet.deadlines.retire
-    launches = wanted.launches(plan, status, facts)
     if not seen.may_go(plan, facts, leaving):
         is_known = seen.is_heard_of(plan.generation, facts)
         return Decision(changes.enter(status, State.DRAINING, facts.now) if is_known else status)
     is_late = facts.now - status.since > deadline.seconds
     if leaving and not (is_late and deadline.then == "continue"):
         late = back.late(plan, status, facts, deadline, "instances were not retired")
-        return late or Decision(status, (*launches, Retire(seen.ids(leaving))))
-    if status.ill_since is not None:
-        return Decision(status, wanted.whole(plan, status, facts))
+        return late or Decision(status, (*wanted.whole(plan, status, facts, leaving), Retire(seen.ids(leaving))))
+    whole = Decision(status, wanted.whole(plan, status, facts))
+    is_short = len(seen.healthy(plan.generation, facts)) < plan.stages[status.step].count
+    if status.ill_since is not None or (is_short and not is_late):
+        return whole
+    if not traffic.is_served(plan, status, facts):
+        pause, what = replace(deadline, then="pause"), "the traffic does not go to all of the new generation"
+        return back.late(plan, status, facts, pause, what) or whole
     if changes.is_stage(plan, status):
         return Decision(changes.next_stage(plan, status, facts), notes=_not_gone(leaving))
     return Decision(changes.enter(status, State.SUCCEEDED, facts.now), notes=_not_gone(leaving))

@@ -35,6 +35,17 @@ def serving_ones(facts: Facts, generations: set[int]) -> list[Instance]:
     return [one for one in there if one.generation in generations and one.id in facts.healthy]
 
 
+def may_serve(facts: Facts, generations: set[int]) -> list[Instance]:
+    """Those of some generations that serve, or did when they were last heard of: nobody has said otherwise."""
+    there = facts.observed.instances
+    return [
+        one
+        for one in there
+        if one.generation in generations
+        and (one.id in facts.healthy or (one.state == "running" and one.id not in facts.ill))
+    ]
+
+
 def others(plan: Plan, facts: Facts) -> tuple[Instance, ...]:
     """Everything that is not of the new generation."""
     return tuple(one for one in facts.observed.instances if one.generation != plan.generation)
@@ -46,11 +57,14 @@ def leavers(plan: Plan, facts: Facts) -> tuple[Instance, ...]:
 
 
 def surplus(plan: Plan, status: Status, facts: Facts) -> tuple[Instance, ...]:
-    """The instances of the old generation that this stage of a rolling rollout lets go: the same ones each time."""
+    """The instances of the old generation that this stage of a rolling rollout lets go: the same ones each time, but
+    those that are ill, or on their way out, before others."""
     stage = plan.stages[status.step]
     if not plan.is_rolling or stage.old_count is None:
         return ()
-    old = sorted(facts.observed.of(plan.old_generation), key=lambda one: one.id)
+    old = sorted(
+        facts.observed.of(plan.old_generation), key=lambda one: (one.state == "stopping", one.id in facts.ill, one.id)
+    )
     return tuple(old[stage.old_count :])
 
 
@@ -66,7 +80,7 @@ def may_go(plan: Plan, facts: Facts, leavers: tuple[Instance, ...]) -> bool:
     """Whether what stays serves the fleet's minimum, or nothing that serves is lost with what goes."""
     going = set(ids(leavers))
     lost = any(one.id in going and one.id not in facts.ill for one in present(plan.old_generation, facts))
-    there = (one for one in facts.observed.instances if one.state != "stopping")
+    there = (*present(plan.old_generation, facts), *present(plan.generation, facts))
     return not lost or sum(one.id in facts.healthy and one.id not in going for one in there) >= plan.fleet.min
 
 

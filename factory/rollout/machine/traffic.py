@@ -94,7 +94,7 @@ def may_shift(plan: Plan, facts: Facts, shift: Shift) -> bool:
     """Whether as many instances serve afterwards as do now, or as the fleet must have."""
     after = {number for number, _ in shift.weights}
     left = sum(one.generation in after and one.id not in shift.draining for one in seen.serving_ones(facts, after))
-    now = len(seen.serving_ones(facts, {number for number, weight in facts.observed.weights.items() if weight}))
+    now = len(seen.may_serve(facts, {number for number, weight in facts.observed.weights.items() if weight}))
     return left >= min(plan.fleet.min, now)
 
 
@@ -102,6 +102,12 @@ def leaves_idle(facts: Facts, shift: Shift) -> bool:
     """Whether somebody who serves and is to take part of the traffic gets none: it came up after the last shift."""
     taking = seen.serving_ones(facts, {number for number, _ in shift.weights})
     return any(one.is_idle and one.id not in shift.draining for one in taking)
+
+
+def is_served(plan: Plan, status: Status, facts: Facts) -> bool:
+    """Whether the traffic goes as the stage wants it, and everybody who is to take part of it gets some."""
+    weights = possible(plan, status, facts, wanted(plan, status))
+    return is_shifted(facts, weights) and not leaves_idle(facts, shift(weights, seen.surplus(plan, status, facts)))
 
 
 def is_shifted(facts: Facts, weights: Mapping[int, int]) -> bool:

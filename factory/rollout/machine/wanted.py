@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from factory.rollout.machine import seen, traffic
-from factory.rollout.model import Action, Facts, Launch, Plan, Retire, Status
+from factory.rollout.model import Action, Facts, Instance, Launch, Plan, Retire, Status
 
 
 def launches(plan: Plan, status: Status, facts: Facts) -> tuple[Action, ...]:
@@ -43,14 +43,15 @@ def kept(plan: Plan, status: Status, facts: Facts) -> tuple[Action, ...]:
     return (*launches(plan, status, facts), *again)
 
 
-def whole(plan: Plan, status: Status, facts: Facts) -> tuple[Action, ...]:
-    """Past the point of no return, while too few of the new generation serve: they are launched anew, and nothing is
-    drained that serves."""
+def whole(plan: Plan, status: Status, facts: Facts, leaving: tuple[Instance, ...] = ()) -> tuple[Action, ...]:
+    """While old instances are drained and retired: those of the new generation that died are launched anew and get
+    their share, and weights that were lost are set again. Nothing is drained but what is `leaving`."""
     weights = traffic.possible(plan, status, facts, traffic.wanted(plan, status))
-    shift = traffic.shift(weights)
+    shift = traffic.shift(weights, leaving)
     is_due = not traffic.is_shifted(facts, weights) or traffic.leaves_idle(facts, shift)
     can_take = all(seen.healthy(number, facts) for number in weights)
-    return (*launches(plan, status, facts), *((shift,) if is_due and can_take else ()))
+    may = can_take and traffic.may_shift(plan, facts, shift)
+    return (*launches(plan, status, facts), *((shift,) if is_due and may else ()))
 
 
 def restored(plan: Plan, status: Status, facts: Facts) -> tuple[Action, ...]:

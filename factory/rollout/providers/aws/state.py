@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from factory.errors import ProviderError
 from factory.rollout.model import Instance, InstanceState
 from factory.rollout.providers.aws import names, traffic
 from factory.rollout.providers.aws.calls import NO_SUCH_TARGET_GROUP, Calls, Refusal
@@ -221,7 +222,7 @@ def why_missing(calls: Calls, seen: Seen) -> dict[int, str]:
     found = {}
     for number, group in seen.groups.items():
         if group.coming:
-            with suppress(Refusal):
+            with suppress(ProviderError):
                 said = calls.ask(
                     "autoscaling",
                     "describe_scaling_activities",
