@@ -131,10 +131,8 @@ class Engine:
 
     def __post_init__(self) -> None:
         self.plan = msgspec.json.decode(self.known.plan, type=Plan)
-        known = msgspec.json.decode(self.known.status, type=Status)
-        self.status = replace(
-            known, ill_since=None, old_ill_since=None
-        )  # who was ill while nobody looked, nobody knows
+        was = msgspec.json.decode(self.known.status, type=Status)
+        self.status = replace(was, ill_since=None, old_ill_since=None)  # nobody knows who was ill meanwhile
         self._records: dict[str, Record] = {}
         self._evidence = analysis.Evidence("")
         self._evidence_since = 0.0

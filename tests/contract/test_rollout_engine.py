@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from rollout_drive import NEW, OLD, analysis
 from simulated_fleets import Simulated, Trusted, good, quick
@@ -170,6 +171,15 @@ def test_image_revoked_a_moment_before_its_launch_is_not_launched(tmp_path: Path
         it.until(State.ROLLED_BACK)
         world = it.engine.around.provider._read()  # type: ignore[attr-defined]
         assert NEW.digest not in world.launched
+
+
+def test_engine_that_takes_over_counts_no_illness_of_the_time_before_it(tmp_path: Path) -> None:
+    with driven(tmp_path) as it:
+        it.until(State.ANALYSING)
+        it.engine.status = replace(it.engine.status, ill_since=1.0, old_ill_since=1.0)
+        it.engine.known = replace(it.engine.known, status=msgspec.json.encode(it.engine.status).decode())
+        another = Engine(it.engine.around, it.engine.known)
+        assert another.turn().status.state == State.ANALYSING
 
 
 def test_instances_on_their_way_out_are_asked_to_go_every_few_seconds_only(tmp_path: Path) -> None:

@@ -259,3 +259,87 @@ def test_source_that_falls_silent_while_the_new_generation_is_watched_pauses_at_
     drive.now += 10
     drive.turn()
     assert (drive.status.state, drive.status.paused) == (State.BAKING, "inconclusive")
+
+
+# --- what comes up again
+
+
+@pytest.mark.parametrize("state", [State.RETIRING, State.BAKING])
+def test_instance_that_came_up_last_has_its_traffic_before_it_succeeds(state: State) -> None:
+    drive = Drive(fleet("blue-green", size=1, bake_s=20.0), old_count=1, joins_by_itself=False)
+    drive.run(state)
+    drive.turn()
+    drive.now += 3
+    die(drive, 2)
+    assert drive.run().state == State.SUCCEEDED
+    assert (drive.weights, drive.serving()) == ({2: 100}, 1)
+
+
+def test_old_ones_keep_the_traffic_until_enough_of_the_new_ones_are_up_again() -> None:
+    drive = draining()
+    drive.provider.behaviours[NEW.digest] = Behaviour(healthy_after_s=None)
+    drive.turn()
+    assert drive.weights == {1: 100}
+    die(drive, 2)
+    for age_s in range(3):  # they come up one after another; `check` holds the minimum against each shift
+        drive.provider.behaviours[NEW.digest] = Behaviour(healthy_after_s=6)
+        drive.provider.launch(Generation(2, NEW, "r-1"), age_s + 1)
+        drive.now += 2
+    drive.provider.sessions_s = 2
+    assert drive.run().state == State.SUCCEEDED
+
+
+def test_first_rollout_that_could_not_go_back_at_once_fails_and_leaves_what_serves() -> None:
+    drive = Drive(fleet("blue-green", bake_s=100.0, health=Health(tcp=80, successes=1)), old_count=0)
+    drive.run(State.BAKING)
+    drive.status = replace(drive.status, state=State.ROLLING_BACK, since=drive.now, reason="it was ill")
+    assert drive.run().state == State.ROLLBACK_FAILED
+    assert drive.serving() == 3
+
+
+def test_rolling_rollout_replaces_what_is_ill_first() -> None:
+    drive = Drive(fleet("rolling", max=4))
+    name = min(drive.provider._memory.instances)
+    of = drive.provider._of
+    sick = drive.provider._memory.instances[name]["launched_at"] = drive.now - 1
+    drive.provider._of = lambda one: Behaviour(healthy_after_s=None) if one["launched_at"] == sick else of(one)  # type: ignore[method-assign]
+    drive.run(State.RETIRING)
+    assert retired(drive, 1) == {name}
+    assert drive.run().state == State.SUCCEEDED
+
+
+def test_old_image_that_is_revoked_while_it_is_brought_up_gets_no_traffic() -> None:
+    drive = Drive(fleet(steps=(Step(50, 1000),)), old=Behaviour(healthy_after_s=20))
+    drive.run(State.ANALYSING)
+    die(drive, 1, 2)
+    drive.turn(Order.ABORT)
+    drive.turn()
+    assert drive.status.state == State.ROLLING_BACK
+    drive.old_revoked = "CVE-2026-1"
+    assert drive.run().state == State.ROLLBACK_FAILED
+    assert "the old image may not run either" in drive.status.reason
+
+
+def test_instances_that_nobody_knows_do_not_count_as_serving() -> None:
+    drive = Drive(fleet("rolling", max=6))
+    drive.provider.launch(Generation(9, OLD, "nobody's"), 1)
+    drive.run(State.DRAINING)
+    drive.provider.injected = Faults(refused=frozenset(range(1, 10000)))
+    die(drive, 2)
+    assert not retired(drive, 3)
+
+
+def test_new_ones_that_flap_past_the_point_of_no_return_fail() -> None:
+    drive = draining()
+    drive.provider.behaviours[NEW.digest] = Behaviour(flaps_every_s=7)
+    assert drive.run().state == State.ROLLBACK_FAILED
+    assert "th time" in drive.status.reason
+
+
+def test_weights_that_were_lost_while_the_old_ones_are_retired_are_set_again() -> None:
+    drive = draining()
+    drive.provider.sessions_s, drive.provider.stopping_s = 2, 20
+    drive.run(State.RETIRING)
+    drive.provider._memory.weights = {}
+    drive.turn()
+    assert drive.weights == {2: 100}

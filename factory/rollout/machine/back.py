@@ -140,7 +140,9 @@ def _exchanged(plan: Plan, facts: Facts) -> tuple[Action, ...]:
     spare = ill or (list(new[-1:]) if len(healthy) > fleet.min else [])
     if not spare:
         return ()
-    if spare[0].sessions:
-        counts = {plan.old_generation: len(seen.healthy(plan.old_generation, facts)), plan.generation: len(new) - 1}
-        return (traffic.shift(traffic.by_count(counts), (spare[0],)),)
+    serving = {
+        number: len(seen.healthy(number, facts) - {spare[0].id}) for number in (plan.old_generation, plan.generation)
+    }
+    if spare[0].sessions and any(serving.values()):
+        return (traffic.shift(traffic.by_count(serving), (spare[0],)),)
     return (Retire((spare[0].id,)),)
