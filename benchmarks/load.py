@@ -28,12 +28,14 @@ PER_SECOND = 20.0
 
 @dataclass
 class Outcome:
-    """What came of the requests so far. `answers`: how often each body came. `lost`: why, and when, in seconds since
-    the first request. `last_at`: of each body, the time (as of time.time) its last answer ended."""
+    """What came of the requests so far. `answers`: how often each body came. `lost`: when a request was sent, in
+    seconds since the first, and why it was lost. `last_at`: of each body, when its last answer ended; `began`: when
+    the first request was sent; both as of time.time()."""
 
     answers: Counter[str] = field(default_factory=Counter)
     lost: list[tuple[float, str]] = field(default_factory=list)
     last_at: dict[str, float] = field(default_factory=dict)
+    began: float = field(default_factory=time.time)
 
     @property
     def sent(self) -> int:
@@ -59,10 +61,10 @@ def ask(url: str) -> str:
 @contextmanager
 def load(url: str, per_second: float = PER_SECOND) -> Iterator[Outcome]:
     """Requests at a constant rate while the context lasts; those under way are waited for at its end."""
-    outcome, stop, guard, began = Outcome(), threading.Event(), threading.Lock(), time.time()
+    outcome, stop, guard = Outcome(), threading.Event(), threading.Lock()
 
     def one() -> None:
-        asked_at = time.time() - began
+        asked_at = time.time() - outcome.began
         try:
             body = ask(url)
         except (OSError, http.client.HTTPException) as error:

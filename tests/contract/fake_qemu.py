@@ -33,9 +33,10 @@ def command(machine: Machine) -> list[str]:
 
 
 def disk(path: Path, **behaviour: Any) -> Path:
-    """A golden image that behaves so."""
-    path.write_text(json.dumps(behaviour))
-    return path
+    """A golden image that behaves so, whole at any moment: a machine that was started before may still read it."""
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.write_text(json.dumps(behaviour))
+    return fresh.replace(path)
 
 
 def main(argv: list[str]) -> None:

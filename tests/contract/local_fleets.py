@@ -71,11 +71,17 @@ class LocalWorld:
         """Another fleet of the same factory."""
         return LocalWorld(self.root, fleet_of(name, free_port()))
 
+    def _told(self) -> str:
+        """All that there is, as the provider sees it and as HAProxy does."""
+        config = self.folder / "haproxy.cfg"
+        text = config.read_text() if config.exists() else "no configuration"
+        return f"{self.provider.observe()}\n{self.provider.front.seen()}\n{text}"
+
     def wait(self, until: Callable[[], bool]) -> None:
         """Let time pass until something is so."""
         ends_at = time.monotonic() + DEADLINE_S
         while not until():
-            assert time.monotonic() < ends_at, f"it never came to be: {self.provider.observe()}"
+            assert time.monotonic() < ends_at, f"it never came to be: {self._told()}"
             time.sleep(0.02)
 
     def up(self, number: int, count: int) -> Generation:
