@@ -10,7 +10,7 @@ COMMANDS = {
     "state": "systemctl is-system-running --wait",
     "unit": "systemctl show nginx.service -p ActiveState,UnitFileState,ProtectSystem,NoNewPrivileges,LogsDirectory",
     "ports": "ss -Htln",
-    "workers": "stat -c %U $(grep -l '^nginx: worker' /proc/[0-9]*/cmdline | sed s/cmdline//)",
+    "workers": "stat -c %U $(grep -ls '^nginx: worker' /proc/[0-9]*/cmdline | sed s/cmdline//)",
     "name": r"sed -n 's/^ *server_name \(.*\);/\1/p' /etc/nginx/nginx.conf",
     "page": r"""name=$(sed -n 's/^ *server_name \(.*\);/\1/p' /etc/nginx/nginx.conf)
         exec 3<>/dev/tcp/127.0.0.1/80; printf "GET / HTTP/1.0\r\nHost: $name\r\n\r\n" >&3; cat <&3""",
