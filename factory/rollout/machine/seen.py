@@ -86,7 +86,8 @@ def may_go(plan: Plan, facts: Facts, leavers: tuple[Instance, ...]) -> bool:
 
 def is_heard_of(generation: int, facts: Facts) -> bool:
     """Whether all of a generation that run were heard of: an engine that has just begun knows nothing yet."""
-    return all(one.id in facts.healthy | facts.ill for one in present(generation, facts) if one.state == "running")
+    heard = facts.healthy | facts.ill
+    return all(one.id in heard for one in present(generation, facts) if one.state == "running")
 
 
 def ids(instances: tuple[Instance, ...]) -> tuple[str, ...]:
