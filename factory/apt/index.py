@@ -130,7 +130,7 @@ def _open(path: Path) -> IO[bytes]:
     with path.open("rb") as file:
         head = file.read(6)
     if head.startswith(_MAGIC_GZIP):
-        return gzip.open(path)  # type: ignore[return-value]
+        return gzip.open(path)  # type: ignore[return-value]  # it reads as one
     return lzma.open(path) if head == _MAGIC_XZ else path.open("rb")
 
 

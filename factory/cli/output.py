@@ -27,7 +27,7 @@ def has_colour(stream: IO[str]) -> bool:
 
 def say(text: str) -> None:
     """A line of progress or explanation."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one place that prints
 
 
 def warn(text: str) -> None:
@@ -37,7 +37,7 @@ def warn(text: str) -> None:
 
 def data(text: str) -> None:
     """A line of the answer."""
-    print(text, flush=True)  # noqa: T201
+    print(text, flush=True)  # noqa: T201 - the one place that prints
 
 
 def document(value: Any) -> None:

@@ -18,6 +18,7 @@ from factory.pages.plugin.tables import DATABASE, SHOWN
 _DIGEST = r"(?P<hex>[0-9a-f]{64})"
 
 
+# Datasette's decorators have no types; hence the comments at each.
 @hookimpl  # type: ignore[untyped-decorator]
 def register_routes() -> list[tuple[str, Any]]:
     """Our pages. What Datasette would show at these paths is not shown."""
